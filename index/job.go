@@ -1,0 +1,194 @@
+package index
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+)
+
+// Ask is the question a job carries.
+type Ask uint8
+
+const (
+	AskResolve Ask = iota + 1
+	AskProviders
+	AskManifest
+	AskWrite // the Op says which
+	AskTask  // state of a background task
+)
+
+// Format is the encoding the client wants.
+type Format uint8
+
+const (
+	JSON Format = iota
+	CBOR
+)
+
+// Source says which place an answer came from.
+type Source uint8
+
+const (
+	FromNowhere Source = iota
+	FromCache
+	FromDB
+	FromDHT
+)
+
+var sourceNames = [...]string{"", "cache", "db", "dht"}
+
+func (s Source) String() string { return sourceNames[s] }
+
+// A Job is one question on its way through the house. It has exactly one
+// owner: pushing it into a queue or finishing it gives it away, and the giver
+// must not look back. That is the whole of our synchronization, and the reason
+// Job has no mutex.
+type Job struct {
+	// The question. Set before the first push, then only read.
+	Ask      Ask
+	Op       Op // AskWrite
+	Format   Format
+	Fresh    bool // skip the cache, treat stored rows as past their time
+	Key      Key
+	Hash     uint64     // Generations.Hash of Key
+	Noted    Generation // of Key, before anything was read for this asker
+	Query    ProviderQuery
+	Began    time.Time // when the last byte of the request was here
+	Deadline time.Time // when the client stops caring; nobody extends it
+	CorrID   []byte    // for log lines; belongs to the flight
+	Home     Replier   // who takes the finished job
+
+	// The body of a write, as it came.
+	Body        []byte
+	Gzip        bool
+	IsJSON      bool   // Content-Type was application/json
+	Idempotency string // Idempotency-Key
+	Text        string // provider id of a DeleteProvider; task id of an AskTask
+	Seq         uint64 // DeleteName: ?seq=, 0 when absent
+
+	// Belongs to whoever holds the job.
+	Answer  Answer
+	Write   Mutation // AskWrite: what the body said
+	Result  Kind     // OK until finished
+	Doubt   Kind     // the strongest reason a room could not look; OK if all could
+	Stage   string   // the room that refused or doubted
+	InOrder bool     // every earlier job of the flight is answered, by this same worker
+	Due     time.Time
+	Entered time.Time // when it entered the queue it is in
+	Slot    int       // its place in the flight
+}
+
+// Finish ends the job and gives it home.
+func (j *Job) Finish(k Kind) {
+	j.Result = k
+	j.Home.Reply(j)
+}
+
+// Reset makes j ready for another question, keeping its buffers.
+func (j *Job) Reset() {
+	*j = Job{Answer: Answer{
+		Page:      j.Answer.Page[:0],
+		Providers: j.Answer.Providers[:0],
+	}}
+}
+
+// ProviderQuery narrows and orders a provider set for one asker.
+type ProviderQuery struct {
+	Region       string
+	Limit        int   // 1..32
+	MinFreshness int64 // seconds since last seen, at most; 0: any
+}
+
+// DefaultLimit is how many providers an asker gets that names no limit.
+const DefaultLimit = 5
+
+// IsDefault reports whether q is what an asker gets that asks for nothing
+// special: the one form that is kept rendered.
+func (q *ProviderQuery) IsDefault() bool {
+	return q.Limit == DefaultLimit && q.Region == "" && q.MinFreshness == 0
+}
+
+// An Answer is what a place knew. It belongs to the job that carries it.
+type Answer struct {
+	Name      NameRecord // AskResolve of a name
+	Hint      int        // AskResolve: live local provider rows, at most HintMax
+	Providers []Provider // AskProviders: the whole live set, sorted by id
+	Body      []byte     // AskManifest: the bytes; a write or task: its JSON
+	Page      []byte     // rendered entity head and body; see netio
+	Location  string     // a write that created something
+
+	From       Source
+	At         time.Time // when the place of origin gave it; zero: now
+	Until      time.Time // it must not be served past this; zero: no such bound
+	Negative   bool      // a proven absence, from the cache
+	Stale      bool      // past its time; the fresh source could not be asked
+	Partial    bool      // some place could not be asked
+	Seq        uint64    // Conflict: the sequence that stands
+	RetryAfter time.Duration
+	Reason     string // a constant, for people
+}
+
+// A Flight is the requests of one connection that travel together: parsed in
+// one go, answered in order, written in one go.
+type Flight struct {
+	Jobs  []*Job
+	Lane  int         // the event loop it came from
+	Mixed bool        // some slots were answered before take-off: no job may go InOrder
+	Gone  atomic.Bool // nobody is there to read the answers any more
+}
+
+// The ports. Rooms know each other only through these.
+
+// A Resolver takes flights of look-ups from an event loop.
+type Resolver interface {
+	// Push hands over flights in order and returns how many it took; the rest
+	// are still the caller's. It never waits.
+	Push(lane int, fs []*Flight) int
+	// Write hands over one job with AskWrite or AskTask. False: no room, and
+	// j is still the caller's, with Answer.RetryAfter filled.
+	Write(j *Job) bool
+}
+
+// A Replier takes finished jobs. Reply must not block.
+type Replier interface {
+	Reply(*Job)
+	// Gone reports whether nobody waits for the answer any more.
+	Gone() bool
+}
+
+// A Renderer turns the record in j.Answer into j.Answer.Page, once for all who
+// asked.
+type Renderer interface{ Render(*Job) }
+
+// A Store is a shelf to look on.
+type Store interface {
+	// Get fills j.Answer. Three things might happen: nil, it is filled;
+	// Missing, the store looked and has not got it; any other error, it could
+	// not look, and j.Answer is as it was.
+	Get(j *Job) error
+}
+
+// A Cache is a Store that keeps what later rooms find.
+type Cache interface {
+	Store
+	// GetStale is Get for answers past their time that may still be served
+	// when the fresh source cannot be asked.
+	GetStale(j *Job) error
+	// PutIf keeps j's answer (Result OK or Missing) unless the key was
+	// written since j.Noted; false: a newer write won, or it does not fit.
+	PutIf(j *Job) bool
+	// Forget drops everything kept about the key.
+	Forget(hash uint64, k *Key)
+}
+
+// A Writer makes mutations durable.
+type Writer interface {
+	// Commit returns nil only when every mutation that was not refused (its
+	// Err) is on disk and synced. One call is atomic.
+	Commit([]*Mutation) error
+}
+
+// A Discoverer asks the network.
+type Discoverer interface {
+	Discover(ctx context.Context, j *Job) error
+}

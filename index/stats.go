@@ -1,0 +1,191 @@
+package index
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// The core counts, telemetry reads. What is here are the shapes they share.
+
+// LatencyBounds are the upper bounds of every latency histogram, in seconds.
+var LatencyBounds = [...]float64{
+	.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .08, .1, .2, .25, .5, 1, 2.5, 5,
+}
+
+// A Hist counts durations in the buckets of LatencyBounds, the last one open.
+// The zero Hist is ready. Observe never allocates and never waits.
+type Hist struct {
+	Counts [len(LatencyBounds) + 1]atomic.Uint64
+	Nanos  atomic.Uint64
+}
+
+// Observe counts d.
+func (h *Hist) Observe(d time.Duration) { h.ObserveN(d, 1) }
+
+// ObserveN counts d n times, for things that waited together.
+func (h *Hist) ObserveN(d time.Duration, n uint64) {
+	d = max(d, 0)
+	i := 0
+	for i < len(latencyNanos) && d > latencyNanos[i] {
+		i++
+	}
+	h.Counts[i].Add(n)
+	h.Nanos.Add(uint64(d) * n)
+}
+
+var latencyNanos = func() (b [len(LatencyBounds)]time.Duration) {
+	for i, s := range LatencyBounds {
+		b[i] = time.Duration(s*1e9 + .5)
+	}
+	return b
+}()
+
+// RoomStats is what one stage shows of itself. The pointers are live; the rest
+// is as of the call.
+type RoomStats struct {
+	Name       string
+	Depth      int           // jobs waiting
+	Capacity   int           // jobs that may wait
+	OldestWait time.Duration // of the job at the head of the queue
+	Busy       int           // workers with a job in hand
+	Workers    int           // workers it may use
+	Batch      int           // most jobs a worker takes at once
+	LastBatch  int           // jobs in the batch taken last
+	Slice      time.Duration
+	Breaker    int // 0 closed, 1 half-open, 2 open
+	Counts     *RoomCounts
+}
+
+// RoomCounts are a stage's counters since start.
+type RoomCounts struct {
+	Found, Missed, Failed atomic.Uint64 // how attempts ended
+	Expired               atomic.Uint64 // overstayed, not attempted
+	Skipped               atomic.Uint64 // walked past: breaker open
+	Panics                atomic.Uint64
+	RejectedFull          atomic.Uint64 // the queue was full
+	RejectedWait          atomic.Uint64 // the head of the queue had waited too long
+	RejectedInflight      atomic.Uint64 // over limits.inflight or the cap on joined askers
+	Wait                  Hist          // time in the queue
+}
+
+// Route names a family of paths; its names are the only values of the label.
+type Route uint8
+
+const (
+	RouteOther Route = iota
+	RouteResolve
+	RouteProviders
+	RouteManifests
+	RouteNames
+	RouteAdmin
+	RouteSearch
+	RouteGraph
+	RouteHealth
+	RouteVersion
+	Routes // how many there are
+)
+
+var routeNames = [Routes]string{
+	"other", "resolve", "providers", "manifests", "names", "admin", "search", "graph", "health", "version",
+}
+
+func (r Route) String() string { return routeNames[r] }
+
+// Method is a request method; its names are the only values of the label.
+type Method uint8
+
+const (
+	MethodOther Method = iota
+	MethodGet
+	MethodHead
+	MethodPut
+	MethodPost
+	MethodDelete
+	MethodOptions
+	Methods
+)
+
+var methodNames = [Methods]string{"other", "GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS"}
+
+func (m Method) String() string { return methodNames[m] }
+
+// Outcome is the {status} label: throttled is 429 and 503, error every other
+// 5xx, ok the rest.
+type Outcome uint8
+
+const (
+	OutcomeOK Outcome = iota
+	OutcomeThrottled
+	OutcomeError
+	Outcomes
+)
+
+var outcomeNames = [Outcomes]string{"ok", "throttled", "error"}
+
+func (o Outcome) String() string { return outcomeNames[o] }
+
+// OutcomeOf returns the outcome of an HTTP status.
+func OutcomeOf(status int) Outcome {
+	switch {
+	case status == 429, status == 503:
+		return OutcomeThrottled
+	case status >= 500:
+		return OutcomeError
+	}
+	return OutcomeOK
+}
+
+// Reject is the {reason} label of rejected_total.
+type Reject uint8
+
+const (
+	RejectUnauth Reject = iota
+	RejectOverCapacity
+	RejectTimeout
+	RejectBodyCap
+	RejectDecompressCap
+	RejectBadRequest
+	RejectUpstreamUnready
+	RejectInternal
+	Rejects
+)
+
+var rejectNames = [Rejects]string{
+	"unauth", "over_capacity", "timeout", "body_cap", "decompress_cap", "bad_request", "upstream_unready", "internal",
+}
+
+func (r Reject) String() string { return rejectNames[r] }
+
+// NetCounts are what the listener counts. Event loops add, telemetry reads.
+type NetCounts struct {
+	Requests [Routes][Methods][Outcomes]atomic.Uint64
+	Latency  [Routes][Methods]Hist
+	Inflight [Routes]atomic.Int64
+	Rejected [Rejects]atomic.Uint64
+
+	Conns         atomic.Int64  // open now
+	Accepted      atomic.Uint64 // since start
+	ConnsRefused  atomic.Uint64 // over a connection cap
+	AcceptErrors  atomic.Uint64 // EMFILE and its like
+	ClientAborts  atomic.Uint64 // gone with a request in flight
+	SlowClosed    atomic.Uint64 // too slow to read or to send
+	Panics        atomic.Uint64 // in an event loop
+	BufferedBytes atomic.Int64  // bodies and unsent answers held now
+}
+
+// CacheCounts are what the RAM cache counts.
+type CacheCounts struct {
+	Hits, Misses, Stored, TooLarge, Overtaken atomic.Uint64
+}
+
+// IntegrityCounts count bytes that did not match their digest, by the stage
+// that found out. They were not served.
+type IntegrityCounts struct{ DB, DHT, Write atomic.Uint64 }
+
+// LookupCounts count look-ups as their askers met them.
+type LookupCounts struct {
+	ResolveName, ResolveCID, ResolveFacet Hist // index_resolve_latency_seconds by type
+	Joined                                atomic.Uint64
+	NegativeAfterWrite                    atomic.Uint64 // must stay 0
+	ProviderSetChanges                    atomic.Uint64
+}
