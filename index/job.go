@@ -68,11 +68,11 @@ type Job struct {
 
 	// Belongs to whoever holds the job.
 	Answer  Answer
-	Write   Mutation // AskWrite: what the body said
-	Result  Kind     // OK until finished
-	Doubt   Kind     // the strongest reason a room could not look; OK if all could
-	Stage   string   // the room that refused or doubted
-	InOrder bool     // every earlier job of the flight is answered, by this same worker
+	Write   *Mutation // AskWrite: what the body said
+	Result  Kind      // OK until finished
+	Doubt   Kind      // the strongest reason a room could not look; OK if all could
+	Stage   string    // the room that refused or doubted
+	InOrder bool      // every earlier job of the flight is answered, by this same worker
 	Due     time.Time
 	Entered time.Time // when it entered the queue it is in
 	Slot    int       // its place in the flight
@@ -84,12 +84,10 @@ func (j *Job) Finish(k Kind) {
 	j.Home.Reply(j)
 }
 
-// Reset makes j ready for another question, keeping its buffers.
+// Reset makes j ready for another question. It keeps no buffer: what an answer
+// holds may be shared with others who asked the same.
 func (j *Job) Reset() {
-	*j = Job{Answer: Answer{
-		Page:      j.Answer.Page[:0],
-		Providers: j.Answer.Providers[:0],
-	}}
+	*j = Job{}
 }
 
 // ProviderQuery narrows and orders a provider set for one asker.
@@ -113,17 +111,19 @@ type Answer struct {
 	Name      NameRecord // AskResolve of a name
 	Hint      int        // AskResolve: live local provider rows, at most HintMax
 	Providers []Provider // AskProviders: the whole live set, sorted by id
-	Body      []byte     // AskManifest: the bytes; a write or task: its JSON
+	Body      []byte     // AskManifest: the bytes
+	Doc       any        // a write or task: the document to encode
 	Page      []byte     // rendered entity head and body; see netio
-	Location  string     // a write that created something
+	Location  string     // a write: where what was written is found
+	Created   bool       // a write: it was not there before
 
 	From       Source
-	At         time.Time // when the place of origin gave it; zero: now
-	Until      time.Time // it must not be served past this; zero: no such bound
-	Negative   bool      // a proven absence, from the cache
-	Stale      bool      // past its time; the fresh source could not be asked
-	Partial    bool      // some place could not be asked
-	Seq        uint64    // Conflict: the sequence that stands
+	Age        time.Duration // since the place of origin gave it
+	Until      time.Time     // it must not be served past this; zero: no such bound
+	Negative   bool          // a proven absence, from the cache
+	Stale      bool          // past its time; the fresh source could not be asked
+	Partial    bool          // some place could not be asked
+	Seq        uint64        // Conflict: the sequence that stands
 	RetryAfter time.Duration
 	Reason     string // a constant, for people
 }
@@ -131,10 +131,9 @@ type Answer struct {
 // A Flight is the requests of one connection that travel together: parsed in
 // one go, answered in order, written in one go.
 type Flight struct {
-	Jobs  []*Job
-	Lane  int         // the event loop it came from
-	Mixed bool        // some slots were answered before take-off: no job may go InOrder
-	Gone  atomic.Bool // nobody is there to read the answers any more
+	Jobs    []*Job      // nil where a slot was answered before take-off
+	Entered time.Time   // when it was pushed
+	Gone    atomic.Bool // nobody is there to read the answers any more
 }
 
 // The ports. Rooms know each other only through these.
@@ -149,8 +148,11 @@ type Resolver interface {
 	Write(j *Job) bool
 }
 
-// A Replier takes finished jobs. Reply must not block.
+// A Replier takes finished jobs. It must not block.
 type Replier interface {
+	// Open lends j.Answer.Page to the cache: a hit is appended to it. A job
+	// that goes on without a hit gives it back by setting it to nil.
+	Open(*Job)
 	Reply(*Job)
 	// Gone reports whether nobody waits for the answer any more.
 	Gone() bool

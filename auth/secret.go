@@ -1,0 +1,104 @@
+package auth
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+const (
+	secretMode = 0o600
+	secretMax  = 4 << 10 // bytes read of a secret file; ours are under 300
+)
+
+// readSecret returns the content of a secret file. It looks at the mode of the
+// file it has open, so that nobody can swap it between the look and the read.
+func readSecret(path string) ([]byte, error) {
+	// O_NONBLOCK: a named pipe in its place must not hang the start.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file: move it away", path)
+	}
+	if m := info.Mode().Perm(); m&0o077 != 0 {
+		return nil, fmt.Errorf("%s has mode %04o, so others can read this secret: chmod 600 it, "+
+			"and replace it if it may have been read", path, m)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, secretMax+1))
+	if err == nil && len(b) > secretMax {
+		return nil, fmt.Errorf("%s is over %d bytes: it is not ours, move it away", path, secretMax)
+	}
+	return b, err
+}
+
+// createSecret puts content at path, whole and synced or not at all. It fails
+// with fs.ErrExist if another process was first: theirs stands.
+func createSecret(path string, content []byte) error {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	tmp, err := writeTemp(path, content)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp)
+	if err := place(tmp, path); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// writeTemp writes content to a new file beside path, and syncs it. CreateTemp
+// opens with O_EXCL and mode 0600.
+func writeTemp(path string, content []byte) (name string, err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".tmp")
+	if err != nil {
+		return "", err
+	}
+	defer func() {
+		err = errors.Join(err, f.Close())
+		if err != nil {
+			os.Remove(f.Name())
+		}
+	}()
+	if err := f.Chmod(secretMode); err != nil {
+		return "", err
+	}
+	if _, err := f.Write(content); err != nil {
+		return "", err
+	}
+	return f.Name(), f.Sync()
+}
+
+// place gives tmp its name. A link, unlike a rename, does not replace what a
+// second process put there meanwhile; some file systems have no links, and
+// there a rename must do.
+func place(tmp, path string) error {
+	err := os.Link(tmp, path)
+	if err == nil || errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return os.Rename(tmp, path)
+}
+
+// syncDir makes the new name in dir survive a power cut.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}

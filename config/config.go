@@ -1,0 +1,188 @@
+// Package config is what operators may choose, and the only reader of flags
+// and environment in the house.
+//
+// Load lays defaults, profile, file, environment and flags over each other;
+// Check does the sums and refuses a promise that cannot be kept. A key nobody
+// knows is an error, never ignored: a misspelt limit is no limit. Other
+// packages do not import this one; they take plain structs of their own.
+package config
+
+import (
+	"fmt"
+	"io"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+// A Config is every choice. Keys documents each of them.
+type Config struct {
+	Listen       string `toml:"listen"`
+	Admin        string `toml:"admin"`
+	DataDir      string `toml:"data_dir"`
+	Profile      string `toml:"profile"`
+	InsecureBind bool   `toml:"insecure_bind"`
+
+	UDS    UDS    `toml:"uds"`
+	Limits Limits `toml:"limits"`
+	Budget Budget `toml:"budget"`
+	Stages Stages `toml:"stages"`
+	Cache  Cache  `toml:"cache"`
+	DB     DB     `toml:"db"`
+	Rank   Rank   `toml:"rank"`
+	Log    Log    `toml:"log"`
+}
+
+// UDS is the Unix socket beside the TCP listener.
+type UDS struct {
+	Path string `toml:"path"`
+}
+
+// Limits bound what clients may cost. 0 switches a limit off, except where
+// Check says that it cannot be.
+type Limits struct {
+	RequestTimeout  Duration `toml:"request_timeout"`
+	WriteTimeout    Duration `toml:"write_timeout"`
+	Inflight        int      `toml:"inflight"`
+	Joined          int      `toml:"joined"`
+	Body            Bytes    `toml:"body"`
+	DecompressRatio int      `toml:"decompress_ratio"`
+	BufferedBytes   Bytes    `toml:"buffered_bytes"`
+	MaxConns        Conns    `toml:"max_conns"` // Limits.Conns is the number
+	ConnsPerIP      int      `toml:"conns_per_ip"`
+	HeadBytes       Bytes    `toml:"head_bytes"`
+	IdleTimeout     Duration `toml:"idle_timeout"`
+	Drain           Duration `toml:"drain"`
+}
+
+// Budget is the time a look-up has in all.
+type Budget struct {
+	Resolve Duration `toml:"resolve"`
+}
+
+// Stages are the rooms of the pipeline.
+type Stages struct {
+	Cache Stage `toml:"cache"`
+	DB    Stage `toml:"db"`
+	DHT   Stage `toml:"dht"`
+	Write Stage `toml:"write"`
+}
+
+// A Stage is what may be chosen of one room.
+type Stage struct {
+	Depth      int      `toml:"depth"`
+	WorkersMin int      `toml:"workers_min"`
+	WorkersMax int      `toml:"workers_max"`
+	Batch      int      `toml:"batch"`
+	Slice      Duration `toml:"slice"`
+	MaxWait    Duration `toml:"max_wait"`
+	Breaker    Breaker  `toml:"breaker"`
+}
+
+// A Breaker is when a room stops being asked, and when it is tried again.
+type Breaker struct {
+	Window      Duration `toml:"window"`
+	TripRatio   float64  `toml:"trip_ratio"`
+	MinRequests int      `toml:"min_requests"`
+	Cooldown    Duration `toml:"cooldown"`
+	Probes      int      `toml:"probes"`
+}
+
+// Cache is the cache in memory.
+type Cache struct {
+	Bytes    Bytes    `toml:"bytes"`
+	TTL      Duration `toml:"ttl"`
+	NegTTL   Duration `toml:"neg_ttl"`
+	StaleFor Duration `toml:"stale_for"`
+}
+
+// DB is the store on disk.
+type DB struct {
+	Sync    bool   `toml:"sync"`
+	Path    string `toml:"path"` // DBPath is where it is
+	MinFree Bytes  `toml:"min_free"`
+}
+
+// Rank orders providers.
+type Rank struct {
+	RegionBias        float64  `toml:"region_bias"`
+	FreshnessHalfLife Duration `toml:"freshness_half_life"`
+}
+
+// Log is what is logged, and how.
+type Log struct {
+	Level  string `toml:"level"`
+	Format string `toml:"format"`
+}
+
+// Defaults returns the configuration before anybody chose anything.
+func Defaults() Config {
+	return Config{
+		Listen:  "127.0.0.1:8080",
+		Admin:   "127.0.0.1:9108",
+		DataDir: "data",
+		Profile: "dev",
+		Limits: Limits{
+			RequestTimeout:  Duration(5 * time.Second),
+			WriteTimeout:    Duration(2 * time.Second),
+			Inflight:        512,
+			Joined:          16384,
+			Body:            1 << 20,
+			DecompressRatio: 10,
+			BufferedBytes:   256 << 20,
+			MaxConns:        Auto,
+			ConnsPerIP:      256,
+			HeadBytes:       16 << 10,
+			IdleTimeout:     Duration(60 * time.Second),
+			Drain:           Duration(10 * time.Second),
+		},
+		Budget: Budget{Resolve: Duration(1200 * time.Millisecond)},
+		Stages: defaultStages(),
+		Cache: Cache{
+			Bytes:    256 << 20,
+			TTL:      Duration(60 * time.Second),
+			NegTTL:   Duration(5 * time.Second),
+			StaleFor: Duration(10 * time.Minute),
+		},
+		DB:   DB{Sync: true, MinFree: 64 << 20},
+		Rank: Rank{RegionBias: 0.5, FreshnessHalfLife: Duration(time.Hour)},
+		Log:  Log{Level: "info", Format: "json"},
+	}
+}
+
+// defaultStages is the table of rooms. The cache has no max_wait: its slice is
+// shorter than any wait worth refusing for.
+func defaultStages() Stages {
+	b := Breaker{
+		Window:      Duration(10 * time.Second),
+		TripRatio:   0.5,
+		MinRequests: 20,
+		Cooldown:    Duration(2 * time.Second),
+		Probes:      3,
+	}
+	ms := func(n int) Duration { return Duration(time.Duration(n) * time.Millisecond) }
+	return Stages{
+		Cache: Stage{4096, 1, runtime.GOMAXPROCS(0), 256, ms(20), 0, b},
+		DB:    Stage{256, 1, 8, 8, ms(180), ms(150), b},
+		DHT:   Stage{256, 1, 64, 1, ms(900), ms(600), b},
+		Write: Stage{1024, 1, 4, 64, ms(2000), ms(1000), b},
+	}
+}
+
+// DBPath returns the directory of the store.
+func (c Config) DBPath() string {
+	if c.DB.Path != "" {
+		return c.DB.Path
+	}
+	return filepath.Join(c.DataDir, "db")
+}
+
+// Print writes c as TOML that Load reads back to the same Config.
+func (c Config) Print(w io.Writer) error {
+	if err := toml.NewEncoder(w).Encode(c); err != nil {
+		return fmt.Errorf("printing the configuration: %w", err)
+	}
+	return nil
+}

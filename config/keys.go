@@ -1,0 +1,173 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// A KeyDoc is what there is to know about one key.
+type KeyDoc struct {
+	Name    string // limits.inflight
+	Env     string // SVC_INDEX_LIMITS_INFLIGHT
+	Type    string // string, bool, integer, number, duration, bytes, count
+	Unit    string // what a bare number counts; "" where the value carries its unit
+	Default string
+	Doc     string
+}
+
+// Keys returns every key of this version, in the order of Config.
+func Keys() []KeyDoc {
+	c := Defaults()
+	docs := []KeyDoc{}
+	for _, k := range c.keys() {
+		d := KeyDoc{k.name, envName(k.name), typeName(k.at), k.unit, show(k.at), k.doc}
+		if k.name == "stages.cache.workers_max" {
+			d.Default = "the number of cores" // not that of the machine the page was written on
+		}
+		docs = append(docs, d)
+	}
+	return docs
+}
+
+// A key is one row of the table of all keys.
+type key struct {
+	name string
+	at   any // a pointer into the Config
+	unit string
+	doc  string
+}
+
+// keys is the table: every layer writes through it, so what is not here cannot
+// be set.
+func (c *Config) keys() []key {
+	l := &c.Limits
+	return slices.Concat([]key{
+		{"listen", &c.Listen, "", "address of the public HTTP listener; another than loopback needs insecure_bind"},
+		{"admin", &c.Admin, "", "address of the admin listener (metrics, profiles); loopback only"},
+		{"data_dir", &c.DataDir, "", "directory of everything that must survive a restart"},
+		{"profile", &c.Profile, "", "deployment profile laid over the defaults"},
+		{"insecure_bind", &c.InsecureBind, "", "allow the public listener, which has no TLS, on another address than loopback"},
+		{"uds.path", &c.UDS.Path, "", "Unix socket that serves the same as listen; empty: none"},
+
+		{"limits.request_timeout", &l.RequestTimeout, "", "longest time from a request's first byte to its last, else 408"},
+		{"limits.write_timeout", &l.WriteTimeout, "", "longest time a write may take, else 504"},
+		{"limits.inflight", &l.Inflight, "requests", "distinct look-ups and writes past the cache stage, else 429; 0: no limit"},
+		{"limits.joined", &l.Joined, "requests", "askers waiting on look-ups of others, else 429; 0: no limit"},
+		{"limits.body", &l.Body, "", "longest request body, else 413; 0: no limit"},
+		{"limits.decompress_ratio", &l.DecompressRatio, "times", "how much larger than it came a gzip body may become, else 413; 0: no limit"},
+		{"limits.buffered_bytes", &l.BufferedBytes, "", "request bodies and unsent answers held in all, else 503; 0: no limit"},
+		{"limits.max_conns", &l.MaxConns, "connections", "open connections in all, else 503 and close; auto: 28 % of the descriptor limit, at most 8192"},
+		{"limits.conns_per_ip", &l.ConnsPerIP, "connections", "open connections of one address, else 503 and close; 0: no limit"},
+		{"limits.head_bytes", &l.HeadBytes, "", "longest request head, else 431"},
+		{"limits.idle_timeout", &l.IdleTimeout, "", "how long a connection may stay open without a request"},
+		{"limits.drain", &l.Drain, "", "how long a stop waits for requests in flight"},
+
+		{"budget.resolve", &c.Budget.Resolve, "", "time a look-up has in all, from the request's last byte, else 504"},
+	},
+		c.Stages.Cache.keys("stages.cache"),
+		c.Stages.DB.keys("stages.db"),
+		c.Stages.DHT.keys("stages.dht"),
+		c.Stages.Write.keys("stages.write"),
+		[]key{
+			{"cache.bytes", &c.Cache.Bytes, "", "memory of the cache, taken at start"},
+			{"cache.ttl", &c.Cache.TTL, "", "how long an answer is fresh"},
+			{"cache.neg_ttl", &c.Cache.NegTTL, "", "how long a proven absence is remembered"},
+			{"cache.stale_for", &c.Cache.StaleFor, "", "how long past its time an answer may be served when the fresh source cannot be asked"},
+
+			{"db.sync", &c.DB.Sync, "", "wait for the disk before a write is acknowledged; false loses acknowledged writes in a power cut"},
+			{"db.path", &c.DB.Path, "", "directory of the database; empty: db in data_dir"},
+			{"db.min_free", &c.DB.MinFree, "", "free space on the disk below which writes are refused with 507"},
+
+			{"rank.region_bias", &c.Rank.RegionBias, "0..1", "weight of a provider's region in its score; the rest is freshness"},
+			{"rank.freshness_half_life", &c.Rank.FreshnessHalfLife, "", "age at which a provider's freshness counts half"},
+
+			{"log.level", &c.Log.Level, "", "least severe lines that are written: debug, info, warn or error"},
+			{"log.format", &c.Log.Format, "", "form of log lines: text or json"},
+		})
+}
+
+// keys is the part of the table that every stage repeats.
+func (s *Stage) keys(at string) []key {
+	b := &s.Breaker
+	return []key{
+		{at + ".depth", &s.Depth, "jobs", "jobs that may wait; one more is refused with 429"},
+		{at + ".workers_min", &s.WorkersMin, "workers", "fewest workers"},
+		{at + ".workers_max", &s.WorkersMax, "workers", "most workers"},
+		{at + ".batch", &s.Batch, "jobs", "most jobs a worker takes at once"},
+		{at + ".slice", &s.Slice, "", "longest stay of a job, waiting included"},
+		{at + ".max_wait", &s.MaxWait, "", "queue wait above which new work is refused before the queue is full; 0: never"},
+		{at + ".breaker.window", &b.Window, "", "time over which failures are counted"},
+		{at + ".breaker.trip_ratio", &b.TripRatio, "0..1", "share of failures in the window at which the breaker opens"},
+		{at + ".breaker.min_requests", &b.MinRequests, "attempts", "attempts in the window below which it never opens"},
+		{at + ".breaker.cooldown", &b.Cooldown, "", "how long it stays open before probes are let through"},
+		{at + ".breaker.probes", &b.Probes, "attempts", "probes that must succeed to close it"},
+	}
+}
+
+// later are keys and tables of the product that this version does not have
+// yet. They are told apart from misspelt ones: the advice is another.
+var later = []string{
+	"dht", "trust", "auth", "amnesia", "facets", "compression", "tls", "proxy", "tracing", "quota",
+	"uds.allow_uids", "limits.rps", "limits.rps_per_ip", "cache.refresh_ahead", "cache.warmup_keys",
+	"db.engine", "db.refresh_after", "rank.allowed_regions", "rank.deny",
+}
+
+// comesLater reports whether name, whose parts are joined by sep, is one of
+// later or in one of its tables.
+func comesLater(name, sep string, spell func(string) string) bool {
+	return slices.ContainsFunc(later, func(l string) bool {
+		l = spell(l)
+		return name == l || strings.HasPrefix(name, l+sep)
+	})
+}
+
+// unknown is the error for a key that is not in the table.
+func unknown(name string, known []key) error {
+	if comesLater(name, ".", func(s string) string { return s }) {
+		return fmt.Errorf("key %q is not in this version; remove it until the part it belongs to arrives", name)
+	}
+	names := make([]string, len(known))
+	for i, k := range known {
+		names[i] = k.name
+	}
+	return fmt.Errorf("unknown key %q; the nearest known key is %q", name, nearest(name, names))
+}
+
+// nearest returns the name with the smallest edit distance from s, the first
+// of equals. A bare word is also held against the last part of each name:
+// whoever writes "ttl" means "cache.ttl".
+func nearest(s string, names []string) string {
+	best, least := "", 1<<30
+	for _, n := range names {
+		d := distance(s, n)
+		if !strings.Contains(s, ".") {
+			d = min(d, 1+distance(s, n[strings.LastIndexByte(n, '.')+1:]))
+		}
+		if d < least {
+			best, least = n, d
+		}
+	}
+	return best
+}
+
+// distance is the Levenshtein distance of a and b in bytes.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			swap := diagonal
+			if a[i] != b[j] {
+				swap++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(swap, diagonal+1, row[j]+1)
+		}
+	}
+	return row[len(b)]
+}

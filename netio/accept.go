@@ -1,0 +1,238 @@
+package netio
+
+import (
+	"bytes"
+	"strconv"
+	"time"
+
+	"svcindex/index"
+)
+
+// accept turns a head into a slot of the flight, or into a request that waits
+// for its body. last: nothing follows it in the input. more: another head may
+// be read for the same flight.
+func (c *conn) accept(f *flight, h *head, now time.Time, last bool) (more bool) {
+	var r request
+	refused := readTarget(h.method, h.target, &r)
+	body := h.length > 0 || h.chunked
+	var s *slot
+	wait := refused == nil && (body || r.ask == index.AskWrite || r.ask == index.AskTask)
+	if wait {
+		s = &slot{server: c.loop.server}
+	} else {
+		s = f.slot()
+	}
+	c.describe(s, h, &r, now, last)
+	if refused == nil {
+		refused = c.admit(s, h, &r)
+	}
+	if refused == nil && wait {
+		keep := r.ask == index.AskWrite
+		if refused = c.expectBody(h, keep); refused == nil {
+			c.waiting, c.want100 = s, h.expect100
+			return f.n == 0
+		}
+	}
+	if refused != nil {
+		return c.turnAway(f, s, h, refused, body)
+	}
+	if r.local != 0 {
+		s.local = true
+		s.answerLocally(r.local)
+	} else {
+		s.job.Deadline = now.Add(c.loop.server.opt.timeout(&s.job))
+		c.loop.server.counts.Inflight[s.route].Add(1)
+	}
+	return !s.close
+}
+
+// turnAway answers a request that is refused by its head, and decides what
+// becomes of its body: a small one is read to keep the connection.
+func (c *conn) turnAway(f *flight, s *slot, h *head, r *refusal, body bool) (more bool) {
+	if s.flight == nil { // it was to wait for its body
+		if f.n == len(f.slots) {
+			f.slots = append(f.slots, s)
+		}
+		f.slots[f.n], s.flight = s, f
+		f.n++
+	}
+	// A client that waits for 100 may send its body or not: no telling where
+	// its next request begins.
+	if body && (h.expect100 || h.length > sinkMax) {
+		s.close = true
+	}
+	s.refuse(r)
+	if s.close {
+		return false
+	}
+	if body {
+		_ = c.expectBody(h, false)
+	}
+	return true
+}
+
+// describe fills in what the answer needs to know of the request.
+func (c *conn) describe(s *slot, h *head, r *request, now time.Time, last bool) {
+	srv := c.loop.server
+	s.route, s.method, s.began = r.route, h.method, now
+	s.head = h.method == index.MethodHead
+	s.old = h.minor == 0 && h.keepAlive
+	s.close = !h.keepAlive || last && srv.draining.Load()
+	c.loop.corrID(s, h.corrID, now)
+	j := &s.job
+	j.Ask, j.Op, j.Key, j.Fresh, j.Query, j.Seq = r.ask, r.op, r.key, r.fresh, r.query, r.seq
+	j.Began, j.Home = now, s
+	if len(r.region) > 0 {
+		j.Query.Region = string(r.region)
+	}
+	if len(r.text) > 0 {
+		j.Text = string(r.text)
+	}
+	if !j.Key.IsZero() {
+		j.Hash = srv.opt.Gens.Hash(&j.Key)
+	}
+	j.CorrID = s.corr[:s.corrLen]
+}
+
+// ifNoneMatchMax is how much of a client's list of entity tags is looked at. A
+// longer one costs its client a copy it might have been spared.
+const ifNoneMatchMax = 1 << 10
+
+// admit refuses what the head alone lets us refuse, and reads the rest of it.
+func (c *conn) admit(s *slot, h *head, r *request) *refusal {
+	srv := c.loop.server
+	if r.local != 0 {
+		return nil
+	}
+	if c.late {
+		return errDraining
+	}
+	if max := srv.opt.BufferedBytes; max > 0 && srv.counts.BufferedBytes.Load() > max {
+		return errBuffered
+	}
+	j := &s.job
+	if j.Ask == index.AskWrite || j.Ask == index.AskTask {
+		if !srv.opt.Authorize(h.authorization) {
+			return errUnauthorized
+		}
+		if h.contentEncoding != nil && !fold(h.contentEncoding, "identity") {
+			if !fold(h.contentEncoding, "gzip") && !fold(h.contentEncoding, "x-gzip") {
+				return errCoding
+			}
+			j.Gzip = true
+		}
+		j.IsJSON = isJSON(h.contentType)
+		j.Idempotency = string(h.idempotencyKey)
+	} else if h.ifNoneMatch != nil && len(h.ifNoneMatch) <= ifNoneMatchMax {
+		s.ifNoneMatch = bytes.Clone(h.ifNoneMatch)
+	}
+	if h.accepts > 0 && j.Ask != index.AskManifest {
+		var ok bool
+		if j.Format, ok = negotiate(h); !ok {
+			return errNotAcceptable
+		}
+	}
+	return nil
+}
+
+// refuse answers bytes that are no request.
+func (c *conn) refuse(f *flight, r *refusal, now time.Time) {
+	s := f.slot()
+	s.began, s.close = now, true
+	c.loop.corrID(s, nil, now)
+	s.refuse(r)
+}
+
+// answerLocally answers health, readiness and version. They never queue.
+func (s *slot) answerLocally(what local) {
+	o := &s.server.opt
+	switch what {
+	case localHealthz:
+		s.out = s.plain(s.out[:0], 200, okBody, 0)
+	case localVersion:
+		s.out = s.plain(s.out[:0], 200, o.Version, 0)
+	case localReadyz:
+		ready, body, retry := o.Ready()
+		status := 200
+		if !ready {
+			status = 503
+		}
+		s.out = s.plain(s.out[:0], status, body, retry)
+	}
+}
+
+var okBody = []byte(`{"ok":true}`)
+
+// isJSON reports whether a Content-Type is application/json, whatever its
+// parameters.
+func isJSON(t []byte) bool {
+	t, _, _ = bytes.Cut(t, []byte{';'})
+	return fold(bytes.TrimRight(t, " \t"), "application/json")
+}
+
+// negotiate picks the format of the answer (RFC 9110 12.5.1). CBOR only when
+// its weight beats JSON's; not ok when neither may be sent.
+func negotiate(h *head) (index.Format, bool) {
+	var room [acceptMax][]byte
+	values := h.acceptValues(room[:0])
+	if len(values) == 0 {
+		return index.JSON, true
+	}
+	json, cbor := weight{}, weight{}
+	for _, v := range values {
+		for len(v) > 0 {
+			var item []byte
+			item, v, _ = bytes.Cut(v, []byte{','})
+			rang, params, _ := bytes.Cut(item, []byte{';'})
+			rang = bytes.Trim(rang, " \t")
+			q := quality(params)
+			switch {
+			case fold(rang, "application/json"):
+				json.offer(3, q)
+			case fold(rang, "application/cbor"):
+				cbor.offer(3, q)
+			case fold(rang, "application/*"):
+				json.offer(2, q)
+				cbor.offer(2, q)
+			case fold(rang, "*/*"):
+				json.offer(1, q)
+				cbor.offer(1, q)
+			}
+		}
+	}
+	if cbor.q > json.q {
+		return index.CBOR, true
+	}
+	return index.JSON, json.q > 0
+}
+
+// A weight is the quality of a media type under the most specific range that
+// covers it.
+type weight struct {
+	specific int
+	q        float64
+}
+
+func (w *weight) offer(specific int, q float64) {
+	if specific > w.specific || specific == w.specific && q > w.q {
+		w.specific, w.q = specific, q
+	}
+}
+
+// quality reads the q parameter: 1 without one, 0 if it is malformed.
+func quality(params []byte) float64 {
+	for len(params) > 0 {
+		var p []byte
+		p, params, _ = bytes.Cut(params, []byte{';'})
+		name, value, _ := bytes.Cut(bytes.Trim(p, " \t"), []byte{'='})
+		if !fold(name, "q") {
+			continue
+		}
+		q, err := strconv.ParseFloat(string(value), 64)
+		if err != nil || !(q >= 0 && q <= 1) {
+			return 0
+		}
+		return q
+	}
+	return 1
+}

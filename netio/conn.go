@@ -1,0 +1,473 @@
+package netio
+
+import (
+	"math"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+	"golang.org/x/sys/unix"
+
+	"svcindex/index"
+)
+
+// A conn is one client connection. All of it belongs to its event loop.
+type conn struct {
+	loop *loop
+	gc   gnet.Conn // nil once gnet has let go of it
+	ip   string    // counted against the per-address cap
+
+	flight *flight // the one that is out, nil if none
+	late   bool    // opened after the drain had begun
+
+	// The request whose head has come and whose body has not.
+	body     bodyKind
+	need     int64 // bytes of a counted body still to come
+	chunk    chunked
+	buf      []byte // what has come of a body that is kept
+	sunk     int64  // bytes of a body that is thrown away
+	waiting  *slot  // answered or sent on when the body is whole; nil: answered already
+	budgeted int64  // bytes of ours in the global budget
+	want100  bool   // the client waits for leave to send the body
+
+	scanned  int       // bytes at the front of the input known to hold no whole head
+	began    time.Time // first byte of the request that is not whole; zero: none
+	idle     time.Time // when something was asked last
+	full     time.Time // since when something waits for the client to read it; zero: nothing
+	stuck    time.Time // since when it has read nothing of that
+	unsent   int       // how much waited then
+	ending   bool      // close when all is written
+	linger   time.Time // our side is shut; wait for the client's until then
+	halfGone bool      // the client has shut its side: rest and half take the place of gc
+	rest     []byte
+	half     *halfConn
+}
+
+type bodyKind uint8
+
+const (
+	noBody bodyKind = iota
+	keptBody
+	sunkBody
+)
+
+const (
+	lingerFor = 2 * time.Second // for a client to notice that we are through with it
+	sinkMax   = 64 << 10        // bytes of an unwanted body that are read to keep the connection
+	unsentMax = 256 << 10       // bytes waiting for a client above which nothing more is parsed for it
+)
+
+// aheadMax is how many bytes a client may send ahead of its answers: a whole
+// head and body, and a little. gnet cannot stop reading, so beyond it the
+// connection is closed.
+func (c *conn) aheadMax() int {
+	o := &c.loop.server.opt
+	return o.HeadBytes + int(o.BodyBytes) + 64<<10
+}
+
+// advance goes on with whatever has arrived, until a flight is out or nothing
+// more can be done. It is called when something came and when a flight landed.
+func (c *conn) advance() {
+	for c.ready() {
+		in := c.input()
+		n := c.consume(in)
+		c.discard(n)
+		if n == 0 {
+			break
+		}
+	}
+	c.settle()
+}
+
+// ready reports whether another request may be parsed.
+func (c *conn) ready() bool {
+	if c.flight != nil || c.ending || c.gc == nil && !c.halfGone {
+		return false
+	}
+	return c.halfGone || c.gc.OutboundBuffered() < unsentMax
+}
+
+func (c *conn) input() []byte {
+	if c.halfGone {
+		return c.rest
+	}
+	in, _ := c.gc.Peek(-1)
+	return in
+}
+
+func (c *conn) discard(n int) {
+	switch {
+	case n == 0:
+	case c.halfGone:
+		c.rest = c.rest[n:]
+	case c.gc != nil:
+		_, _ = c.gc.Discard(n)
+	}
+	if n > 0 {
+		c.scanned = 0
+	}
+}
+
+// settle notes what the connection now waits for.
+func (c *conn) settle() {
+	switch {
+	case c.halfGone:
+		if c.flight == nil {
+			c.half.finish(c)
+		}
+		return
+	case c.gc == nil:
+		return
+	case c.ending:
+		c.tryEnd()
+		return
+	case c.flight != nil:
+		c.began = time.Time{}
+		return
+	}
+	waitsForMore := c.gc.InboundBuffered() > 0 || c.body != noBody
+	switch {
+	case waitsForMore && c.began.IsZero():
+		c.began = time.Now()
+	case !waitsForMore:
+		c.began = time.Time{}
+		c.idle = time.Now()
+	}
+}
+
+// consume takes what it can from in and returns how many bytes that was.
+func (c *conn) consume(in []byte) (n int) {
+	f := c.loop.newFlight(c)
+	now := time.Now()
+	for c.flight == nil && !c.ending && f.n < flightMax {
+		if c.body != noBody {
+			k, s := c.readBody(in[n:])
+			n += k
+			if c.body != noBody {
+				break
+			}
+			if s != nil {
+				c.launch(f, s, now)
+				return n
+			}
+			continue
+		}
+		k, more := c.readHead(f, in[n:], now)
+		n += k
+		if !more {
+			break
+		}
+	}
+	c.depart(f)
+	return n
+}
+
+// depart sends a flight on its way, or writes it at once if all of it was
+// answered here.
+func (c *conn) depart(f *flight) {
+	if f.n == 0 {
+		c.loop.release(f)
+		return
+	}
+	abroad := int32(0)
+	for _, s := range f.slots[:f.n] {
+		if s.local {
+			f.Jobs = append(f.Jobs, nil)
+			continue
+		}
+		f.Jobs = append(f.Jobs, &s.job)
+		abroad++
+	}
+	if abroad > 0 {
+		f.left.Store(abroad)
+		c.flight = f
+		c.loop.takeOff(f)
+		return
+	}
+	now := time.Now()
+	for _, s := range f.slots[:f.n] {
+		s.count(now)
+	}
+	c.write(f.assemble(), f.slots[f.n-1].close)
+	c.loop.release(f)
+}
+
+// launch moves a request whose body is now whole into the flight and sends it:
+// a write to its room, anything else down the lane.
+func (c *conn) launch(f *flight, s *slot, now time.Time) {
+	f.adopt(s)
+	s.began = now
+	s.job.Began = now
+	s.job.Deadline = now.Add(c.loop.server.opt.timeout(&s.job))
+	c.loop.server.counts.Inflight[s.route].Add(1)
+	if s.job.Ask != index.AskWrite && s.job.Ask != index.AskTask {
+		c.depart(f)
+		return
+	}
+	s.job.Body, c.buf = c.buf, nil
+	f.left.Store(1)
+	c.flight = f
+	c.loop.out++
+	c.loop.schedule()
+	if !c.loop.server.resolver.Write(&s.job) {
+		s.out = s.failure(s.out[:0], index.Busy)
+		f.left.Store(0)
+		c.loop.home(f)
+	}
+}
+
+// readHead reads one request head into the flight. more: another request may
+// follow in the same flight.
+func (c *conn) readHead(f *flight, in []byte, now time.Time) (n int, more bool) {
+	if len(in) == 0 || !c.worthParsing(in) {
+		return 0, false
+	}
+	var h head
+	n, err := parseHead(in, &h, c.loop.server.opt.HeadBytes)
+	if err != nil {
+		c.refuse(f, err, now)
+		return len(in), false
+	}
+	if n == 0 {
+		c.scanned = len(in)
+		return 0, false
+	}
+	c.scanned = 0
+	return n, c.accept(f, &h, now, n == len(in))
+}
+
+// worthParsing keeps a head that comes in drops from being read from its start
+// for every drop: only a new line can change the verdict, or coming near the
+// cap, or an early byte that no request begins with.
+func (c *conn) worthParsing(in []byte) bool {
+	if c.scanned == 0 || c.scanned > len(in) || len(in) >= c.loop.server.opt.HeadBytes || len(in) > targetMax && c.scanned <= targetMax+methodMax+16 {
+		return true
+	}
+	for _, b := range in[c.scanned:] {
+		if b == '\n' {
+			return true
+		}
+	}
+	c.scanned = len(in)
+	return false
+}
+
+// expectBody says how the body of the request just read is delimited. It
+// returns a refusal when it can already be seen to be too large.
+func (c *conn) expectBody(h *head, keep bool) *refusal {
+	most := c.loop.server.opt.BodyBytes
+	if h.length > most && most > 0 || !keep && h.length > sinkMax {
+		return errBodyCap
+	}
+	c.body = sunkBody
+	if keep {
+		c.body = keptBody
+	}
+	c.need, c.chunk, c.buf, c.sunk = max(h.length, 0), chunked{}, nil, 0
+	if h.chunked {
+		c.need = -1
+	}
+	return nil
+}
+
+// readBody takes what there is of the body. When it is whole it returns the
+// request it belongs to, or nil if that was answered before.
+func (c *conn) readBody(in []byte) (n int, s *slot) {
+	done, err := false, (*refusal)(nil)
+	if c.want100 && len(in) == 0 && c.gc != nil {
+		_, _ = c.gc.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
+	}
+	c.want100 = false
+	if c.need >= 0 {
+		n = int(min(c.need, int64(len(in))))
+		if c.body == keptBody {
+			if !c.budget(n) {
+				return c.failBody(in, errBuffered)
+			}
+			c.buf = append(grow(c.buf, c.need), in[:n]...)
+		}
+		c.need -= int64(n)
+		done = c.need == 0
+	} else {
+		most := c.loop.server.opt.BodyBytes
+		if most == 0 {
+			most = math.MaxInt64
+		}
+		had := len(c.buf)
+		var out []byte
+		out, n, done, err = c.chunk.decode(c.buf, in, most)
+		if err != nil {
+			return c.failBody(in, err)
+		}
+		if c.body == keptBody {
+			c.buf = out
+			if !c.budget(len(out) - had) {
+				return c.failBody(in, errBuffered)
+			}
+		} else {
+			c.buf = out[:0]
+		}
+	}
+	c.sunk += int64(n)
+	if c.body == sunkBody && c.sunk > sinkMax && !done {
+		return c.failBody(in, errBodyCap)
+	}
+	if !done {
+		return n, nil
+	}
+	c.body = noBody
+	s, c.waiting = c.waiting, nil
+	return n, s
+}
+
+// grow makes room for a counted body at once, unless it is large: then memory
+// follows the bytes that have come, not those that were promised.
+func grow(b []byte, need int64) []byte {
+	if b == nil {
+		return make([]byte, 0, min(need, 64<<10))
+	}
+	return b
+}
+
+// budget takes n bytes from what all bodies together may hold.
+func (c *conn) budget(n int) bool {
+	s := c.loop.server
+	c.budgeted += int64(n)
+	total := s.counts.BufferedBytes.Add(int64(n))
+	return s.opt.BufferedBytes == 0 || total <= s.opt.BufferedBytes
+}
+
+// freeBudget gives the bytes back.
+func (c *conn) freeBudget() {
+	if c.budgeted == 0 {
+		return
+	}
+	c.loop.server.counts.BufferedBytes.Add(-c.budgeted)
+	c.budgeted = 0
+}
+
+// failBody refuses a request because of its body.
+func (c *conn) failBody(in []byte, r *refusal) (n int, s *slot) {
+	s, c.waiting = c.waiting, nil
+	c.body, c.buf = noBody, nil
+	if s == nil { // answered before; the rest cannot be told from a request any more
+		c.ending = true
+		return len(in), nil
+	}
+	f := c.loop.newFlight(c)
+	f.adopt(s)
+	s.refuse(r)
+	c.depart(f)
+	return len(in), nil
+}
+
+// write sends the answers of a flight. last: the connection ends with them.
+func (c *conn) write(b []byte, last bool) {
+	c.freeBudget()
+	if last {
+		c.ending = true
+	}
+	switch {
+	case c.halfGone:
+		c.half.write(b)
+	case c.gc == nil:
+		c.loop.server.counts.ClientAborts.Add(1)
+	default:
+		_, _ = c.gc.Write(b) // an error closes the connection: OnClose hears of it
+		c.noteUnsent(time.Time{})
+	}
+}
+
+// noteUnsent keeps the books on what the client has not read yet.
+func (c *conn) noteUnsent(now time.Time) {
+	if c.gc == nil {
+		return
+	}
+	unsent := c.gc.OutboundBuffered()
+	if unsent == c.unsent && (unsent == 0 || !c.full.IsZero()) {
+		return
+	}
+	if now.IsZero() {
+		now = time.Now()
+	}
+	if unsent == 0 {
+		c.full = time.Time{}
+	} else if c.full.IsZero() {
+		c.full, c.stuck = now, now
+	}
+	if unsent < c.unsent {
+		c.stuck = now
+	}
+	c.loop.server.counts.BufferedBytes.Add(int64(unsent - c.unsent))
+	c.unsent = unsent
+}
+
+// tryEnd ends the connection once everything is written: our side is shut
+// first, and what the client still sends is read and thrown away for a while.
+// Closing with unread bytes would reset the connection, and the reset can
+// overtake the answer.
+func (c *conn) tryEnd() {
+	if c.gc == nil || c.gc.OutboundBuffered() > 0 || !c.linger.IsZero() {
+		return
+	}
+	c.linger = time.Now().Add(lingerFor)
+	_, _ = c.gc.Discard(-1)
+	_ = unix.Shutdown(c.gc.Fd(), unix.SHUT_WR) // on the loop, and open: the descriptor is ours
+}
+
+// checkDeadline closes what has taken too long. It runs at every sweep.
+func (c *conn) checkDeadline(now time.Time) {
+	o := &c.loop.server.opt
+	if c.gc == nil {
+		return
+	}
+	c.noteUnsent(now)
+	unsent := c.unsent
+	switch {
+	case !c.linger.IsZero():
+		if now.After(c.linger) {
+			c.shut()
+		}
+	case unsent > 0 && (now.Sub(c.stuck) > o.RequestTimeout || now.Sub(c.full) > o.IdleTimeout):
+		c.loop.server.counts.SlowClosed.Add(1)
+		c.shut()
+	case c.ending:
+		c.tryEnd()
+	case c.flight != nil:
+	case !c.began.IsZero():
+		if now.Sub(c.began) > o.RequestTimeout {
+			c.tooSlow(now)
+		} else if unsent == 0 && c.body == noBody {
+			c.advance() // parsing may have paused for a slow reader
+		}
+	case unsent == 0 && (now.Sub(c.idle) > o.IdleTimeout || c.loop.server.draining.Load() && now.Sub(c.idle) > drainQuiet):
+		c.ending = true
+		c.tryEnd()
+	}
+}
+
+// tooSlow answers a request that did not arrive in time.
+func (c *conn) tooSlow(now time.Time) {
+	c.loop.server.counts.SlowClosed.Add(1)
+	if c.waiting == nil && c.body != noBody { // answered already: only the unwanted body is late
+		c.ending = true
+		c.tryEnd()
+		return
+	}
+	f := c.loop.newFlight(c)
+	if s := c.waiting; s != nil {
+		f.adopt(s)
+		s.refuse(errSlow)
+	} else {
+		c.refuse(f, errSlow, now)
+	}
+	c.body, c.waiting, c.buf = noBody, nil, nil
+	c.depart(f)
+	c.tryEnd()
+}
+
+// shut closes the connection without further ado.
+func (c *conn) shut() {
+	if c.gc != nil {
+		_ = c.loop.el.Close(c.gc)
+	}
+}

@@ -1,0 +1,192 @@
+package netio
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+// doors are the sockets we listen on. They are ours and not gnet's, because
+// gnet ends its loops, and with them every connection, when accept fails for
+// want of descriptors; removes whatever lies at the path of a Unix socket; and
+// cannot stop listening without stopping to serve. A connection is handed to
+// the loop with the fewest.
+type doors struct {
+	server *Server
+	busy   sync.WaitGroup
+
+	mu sync.Mutex
+	// Fields below are protected by mu.
+	open   []net.Listener
+	perIP  map[string]int
+	total  int
+	closed bool
+}
+
+func (d *doors) init(s *Server) { d.server, d.perIP = s, make(map[string]int) }
+
+// Listen opens a TCP address and returns the one it got; port 0 lets the
+// system choose.
+func (s *Server) Listen(addr string) (net.Addr, error) {
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w (is another server running there? choose an address with -listen)", err)
+	}
+	s.doors.add(ln)
+	return ln.Addr(), nil
+}
+
+// ListenUnix opens a Unix socket, 0600 in a directory that is 0700. A socket
+// that nobody answers on is replaced; anything else in the way is left alone.
+func (s *Server) ListenUnix(path string) error {
+	if err := clearWay(path); err != nil {
+		return err
+	}
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("uds.path: %w", err)
+	}
+	if fi, err := os.Stat(dir); err != nil || fi.Mode().Perm()&0o077 != 0 {
+		return fmt.Errorf("uds.path: directory %s has mode %v, want 0700: others could reach the socket; chmod it or choose a directory of its own", dir, fi.Mode().Perm())
+	}
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		return fmt.Errorf("uds.path: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		_ = ln.Close()
+		return fmt.Errorf("uds.path: %w", err)
+	}
+	s.doors.add(ln)
+	return nil
+}
+
+// clearWay removes a socket that nobody listens on.
+func clearWay(path string) error {
+	fi, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("uds.path: %w", err)
+	case fi.Mode().Type() != fs.ModeSocket:
+		return fmt.Errorf("uds.path: %s is a %v: %w; move it or choose another path", path, fi.Mode().Type(), errSocketInTheWay)
+	}
+	if nc, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		_ = nc.Close()
+		return fmt.Errorf("uds.path: another server answers on %s; stop it or choose another path", path)
+	}
+	return os.Remove(path)
+}
+
+// acceptors take connections from one listener. More than one, because each
+// waits for the event loop to take its connection in.
+const acceptors = 4
+
+func (d *doors) add(ln net.Listener) {
+	d.mu.Lock()
+	d.open = append(d.open, ln)
+	d.mu.Unlock()
+	for range acceptors {
+		d.busy.Go(func() { d.accept(ln) })
+	}
+}
+
+// acceptPause is how long to wait when accept fails: for want of descriptors
+// it will go on failing until a connection closes.
+const acceptPause = 10 * time.Millisecond
+
+func (d *doors) accept(ln net.Listener) {
+	for {
+		nc, err := ln.Accept()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil:
+			if d.server.counts.AcceptErrors.Add(1)%100 == 1 {
+				d.server.log.Warn("accept failed; raise the limit on open files or lower limits.max_conns", "err", err)
+			}
+			time.Sleep(acceptPause)
+			continue
+		}
+		d.take(nc)
+	}
+}
+
+// take hands a connection to an event loop, or turns it away.
+func (d *doors) take(nc net.Conn) {
+	s := d.server
+	c := &conn{ip: peer(nc), late: s.draining.Load()}
+	if !d.enter(c.ip) {
+		s.counts.ConnsRefused.Add(1)
+		d.turnAway(nc)
+		return
+	}
+	s.counts.Accepted.Add(1)
+	if _, err := s.engine.EnrollContext(nc, c); err != nil {
+		d.leave(c.ip)
+		s.counts.AcceptErrors.Add(1)
+		s.log.Warn("a connection could not be taken in", "err", err)
+	}
+}
+
+// enter counts a connection, unless that is one too many.
+func (d *doors) enter(ip string) bool {
+	o := &d.server.opt
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed || o.MaxConns > 0 && d.total >= o.MaxConns || o.ConnsPerIP > 0 && ip != "" && d.perIP[ip] >= o.ConnsPerIP {
+		return false
+	}
+	d.total++
+	d.perIP[ip]++
+	d.server.counts.Conns.Add(1)
+	return true
+}
+
+func (d *doors) leave(ip string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.total--
+	if d.perIP[ip]--; d.perIP[ip] == 0 {
+		delete(d.perIP, ip)
+	}
+	d.server.counts.Conns.Add(-1)
+}
+
+// turnAway answers a connection over a cap with a canned 503 and closes it.
+func (d *doors) turnAway(nc net.Conn) {
+	defer nc.Close()
+	_ = nc.SetDeadline(time.Now().Add(acceptPause))
+	s := &slot{server: d.server, close: true}
+	l := newLoop(d.server, 0)
+	l.corrID(s, nil, time.Now())
+	s.refuse(errConnCap)
+	d.server.counts.Rejected[errConnCap.reject].Add(1)
+	_, _ = nc.Write(s.out)
+	if tc, ok := nc.(interface{ CloseWrite() error }); ok {
+		// Let the client read the answer before a reset for its unread
+		// request can overtake it; but not for long.
+		_ = tc.CloseWrite()
+		var sink [512]byte
+		_, _ = nc.Read(sink[:])
+	}
+}
+
+// close stops listening.
+func (d *doors) close() {
+	d.mu.Lock()
+	d.closed = true
+	open := d.open
+	d.open = nil
+	d.mu.Unlock()
+	for _, ln := range open {
+		_ = ln.Close()
+	}
+	d.busy.Wait()
+}

@@ -1,0 +1,193 @@
+package netio
+
+import (
+	"sync/atomic"
+	"time"
+
+	"svcindex/index"
+)
+
+// flightMax is how many requests of one connection travel together. Enough
+// that a pipelining client pays one write and one wake-up for all of them; few
+// enough that live jobs are bounded by connections x flightMax.
+const flightMax = 16
+
+// A flight is a connection's requests on their way. A connection has at most
+// one out, which is why answers need no sequence numbers: its jobs finish in
+// any order into their slots, and the last one home sends the lot.
+type flight struct {
+	index.Flight
+	loop  *loop
+	conn  *conn // used on the event loop only
+	slots []*slot
+	n     int // slots in use
+
+	left atomic.Int32 // jobs not yet home
+	out  []byte       // the answers that came in order; then all of them
+}
+
+// A slot is one request of a flight and its answer.
+type slot struct {
+	job    index.Job
+	flight *flight
+	server *Server
+
+	// Set on the event loop before take-off.
+	route       index.Route
+	method      index.Method
+	head        bool // HEAD: no body
+	old         bool // HTTP/1.0 that keeps the connection
+	close       bool // the connection ends with this answer
+	local       bool // answered on the loop
+	corr        [64]byte
+	corrLen     int
+	ifNoneMatch []byte
+	began       time.Time
+
+	// Belong to whoever holds the job.
+	out       []byte // the answer, if it could not go into flight.out
+	mark      int    // where the page begins in what Open lent; 0: nothing lent
+	status    int
+	rejected  index.Reject
+	refused   bool // counts in rejected_total
+	uncounted bool
+}
+
+var _ index.Replier = (*slot)(nil)
+
+// newFlight returns an empty flight of the loop's, for the event loop only.
+func (l *loop) newFlight(c *conn) *flight {
+	var f *flight
+	if n := len(l.free); n > 0 {
+		f = l.free[n-1]
+		l.free = l.free[:n-1]
+	} else {
+		f = &flight{loop: l}
+	}
+	f.conn = c
+	f.Gone.Store(false)
+	return f
+}
+
+// freeFlights is how many flights a loop keeps for later. More were out at
+// once only under a flood.
+const freeFlights = 1024
+
+// release takes back a flight that is home.
+func (l *loop) release(f *flight) {
+	f.conn, f.n = nil, 0
+	f.Jobs = f.Jobs[:0]
+	if cap(f.out) > bufferKept {
+		f.out = nil
+	}
+	f.out = f.out[:0]
+	if len(l.free) < freeFlights {
+		l.free = append(l.free, f)
+	}
+}
+
+// bufferKept is the largest answer buffer that is used again.
+const bufferKept = 64 << 10
+
+// slot adds a request to the flight.
+func (f *flight) slot() *slot {
+	if f.n == len(f.slots) {
+		f.slots = append(f.slots, &slot{flight: f, server: f.loop.server})
+	}
+	s := f.slots[f.n]
+	f.n++
+	out := s.out
+	if cap(out) > bufferKept {
+		out = nil
+	}
+	*s = slot{flight: f, server: f.loop.server, out: out[:0]}
+	return s
+}
+
+// adopt puts a request that was waiting for its body into an empty flight.
+func (f *flight) adopt(s *slot) {
+	if len(f.slots) == 0 {
+		f.slots = append(f.slots, s)
+	}
+	f.slots[0], s.flight = s, f
+	f.n = 1
+}
+
+// refuse answers the request here and now.
+func (s *slot) refuse(r *refusal) {
+	s.local = true
+	s.out = s.error(s.out[:0], r, nil)
+}
+
+// Open implements index.Replier: it lends the cache the buffer the answer is
+// to stand in, with its first lines, so that a hit is copied once.
+func (s *slot) Open(j *index.Job) {
+	s.mark = 0
+	if s.head || s.ifNoneMatch != nil {
+		return
+	}
+	buf := s.out[:0]
+	if j.InOrder {
+		buf = s.flight.out
+	}
+	buf = s.appendHead(buf, 200)
+	s.mark = len(buf)
+	j.Answer.Page = buf
+}
+
+// Gone implements index.Replier.
+func (s *slot) Gone() bool { return s.flight.Gone.Load() }
+
+// Reply implements index.Replier: the answer is rendered by whoever finished
+// the job, and the last one home sends the flight back to its loop.
+func (s *slot) Reply(j *index.Job) {
+	f := s.flight
+	if !s.hit(j) {
+		if j.InOrder {
+			f.out = s.respond(f.out)
+		} else {
+			s.out = s.respond(s.out[:0])
+		}
+	}
+	if f.left.Add(-1) == 0 {
+		f.loop.home(f)
+	}
+}
+
+// hit completes an answer that the cache copied into what Open lent.
+func (s *slot) hit(j *index.Job) bool {
+	mark, a := s.mark, &j.Answer
+	s.mark = 0
+	if mark == 0 || a.From != index.FromCache || a.Stale || j.Result != index.OK {
+		return false
+	}
+	buf := a.Page
+	if len(buf) == mark { // the whole set, for an asker with parameters
+		a.Page = nil
+		return false
+	}
+	patch(buf[mark:], s.server.date.Load(), index.FromCache, a.Age)
+	if j.InOrder {
+		s.flight.out = buf
+	} else {
+		s.out = buf
+	}
+	return true
+}
+
+// assemble appends the answers that did not come in order. It runs on the
+// event loop, once all are home.
+func (f *flight) assemble() []byte {
+	one := f.n == 1 && len(f.out) == 0
+	for i, s := range f.slots[:f.n] {
+		if !s.local && s.job.InOrder {
+			continue
+		}
+		if one {
+			return s.out
+		}
+		f.out = append(f.out, s.out...)
+		f.slots[i].out = s.out[:0]
+	}
+	return f.out
+}

@@ -1,0 +1,305 @@
+// Package netio speaks HTTP/1.0 and 1.1 on gnet's event loops: it turns bytes
+// into jobs and finished jobs into bytes. It is the only door to gnet.
+//
+// Nothing on an event loop waits, hashes, inflates or decodes a body. Any
+// doubt about where a request ends is answered with 400 and the end of the
+// connection.
+package netio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+	"github.com/panjf2000/gnet/v2/pkg/logging"
+
+	"svcindex/index"
+)
+
+// Options are the listener's knobs. A limit of 0 is switched off, except
+// HeadBytes and the timeouts.
+type Options struct {
+	Loops          int           // event loops
+	HeadBytes      int           // longest request head
+	BodyBytes      int64         // longest body, as sent
+	BufferedBytes  int64         // bodies and unsent answers held for all clients together
+	MaxConns       int           // connections open at once
+	ConnsPerIP     int           // of these, from one address
+	RequestTimeout time.Duration // from a request's first byte to its last; the same without progress in reading an answer
+	IdleTimeout    time.Duration // without a request; also the longest for reading an answer
+	Budget         time.Duration // from the last byte of a look-up to its answer
+	WriteTimeout   time.Duration // the same for a write
+
+	Gens        *index.Generations
+	Authorize   func(authorization []byte) bool // for writes and /admin
+	Ready       func() (ready bool, body []byte, retryAfter int)
+	Version     []byte // body of /version
+	ReasonRatio string // the reason that counts as decompress_cap
+	Log         *slog.Logger
+}
+
+func (o *Options) timeout(j *index.Job) time.Duration {
+	if j.Ask == index.AskWrite || j.Ask == index.AskTask {
+		return o.WriteTimeout
+	}
+	return o.Budget
+}
+
+// A Server is the public listener.
+type Server struct {
+	gnet.BuiltinEventEngine
+	opt         Options
+	resolver    index.Resolver
+	pages       *Pages
+	counts      *index.NetCounts
+	log         *slog.Logger
+	filtered    refusal
+	reasonRatio string
+
+	engine   *gnet.Client
+	date     atomic.Pointer[[dateLen]byte]
+	draining atomic.Bool
+	clock    chan struct{} // ends the clock
+	ticking  sync.WaitGroup
+	halves   sync.WaitGroup
+	doors    doors
+
+	mu sync.Mutex
+	// Fields below are protected by mu.
+	loops map[gnet.EventLoop]*loop
+}
+
+// New returns a server that is not listening yet. Its event loops run from
+// here on, until Stop.
+func New(opt Options, pages *Pages, resolver index.Resolver) (*Server, error) {
+	s := &Server{
+		opt: opt, resolver: resolver, pages: pages, counts: new(index.NetCounts), log: opt.Log,
+		reasonRatio: opt.ReasonRatio,
+		filtered: refusal{status: 404, code: "not_found", reason: "filtered",
+			message: "there are providers, but none that the parameters admit"},
+		clock: make(chan struct{}), loops: make(map[gnet.EventLoop]*loop),
+	}
+	s.doors.init(s)
+	s.setDate(time.Now())
+	engine, err := gnet.NewClient(s,
+		gnet.WithNumEventLoop(opt.Loops), gnet.WithReadBufferCap(64<<10), gnet.WithWriteBufferCap(64<<10),
+		gnet.WithLogger(quiet{opt.Log}), gnet.WithLogLevel(logging.ErrorLevel))
+	if err != nil {
+		return nil, fmt.Errorf("event loops: %w", err)
+	}
+	s.engine = engine
+	if err := engine.Start(); err != nil {
+		return nil, fmt.Errorf("event loops: %w", err)
+	}
+	s.ticking.Go(s.tick)
+	return s, nil
+}
+
+// Counts returns the live counters.
+func (s *Server) Counts() *index.NetCounts { return s.counts }
+
+// sweepRound is how late a deadline may be found out.
+const sweepRound = 100 * time.Millisecond
+
+// tick keeps the date, and sends every loop round its connections.
+func (s *Server) tick() {
+	t := time.NewTicker(sweepRound)
+	defer t.Stop()
+	for {
+		select {
+		case <-s.clock:
+			return
+		case now := <-t.C:
+			s.setDate(now)
+			s.eachLoop(func(l *loop) {
+				if s.counts.Conns.Load() > 0 && l.sweepWait.CompareAndSwap(false, true) {
+					_ = l.el.Execute(context.Background(), l.runSweep)
+				}
+			})
+		}
+	}
+}
+
+func (s *Server) setDate(now time.Time) {
+	var d [dateLen]byte
+	now.UTC().AppendFormat(d[:0], "Mon, 02 Jan 2006 15:04:05 GMT")
+	if old := s.date.Load(); old == nil || *old != d {
+		s.date.Store(&d)
+	}
+}
+
+func (s *Server) eachLoop(f func(*loop)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.loops {
+		f(l)
+	}
+}
+
+// loopOf returns what belongs to an event loop, making it for the first
+// connection there.
+func (s *Server) loopOf(el gnet.EventLoop) *loop {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.loops[el]
+	if l == nil {
+		l = newLoop(s, len(s.loops))
+		l.el = el
+		s.loops[el] = l
+	}
+	return l
+}
+
+// OnOpen implements gnet.EventHandler.
+func (s *Server) OnOpen(gc gnet.Conn) (out []byte, action gnet.Action) {
+	c, ok := gc.Context().(*conn)
+	if !ok {
+		return nil, gnet.Close
+	}
+	l := s.loopOf(gc.EventLoop())
+	c.loop, c.gc, c.idle = l, gc, time.Now()
+	l.conns[c] = struct{}{}
+	return nil, gnet.None
+}
+
+// OnTraffic implements gnet.EventHandler.
+func (s *Server) OnTraffic(gc gnet.Conn) (action gnet.Action) {
+	c, ok := gc.Context().(*conn)
+	if !ok {
+		return gnet.Close
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			s.panicked(p)
+			action = gnet.Close
+		}
+	}()
+	switch {
+	case !c.linger.IsZero():
+		_, _ = gc.Discard(-1)
+	case c.flight != nil || c.ending:
+		if gc.InboundBuffered() > c.aheadMax() {
+			s.counts.SlowClosed.Add(1)
+			return gnet.Close
+		}
+	default:
+		c.advance()
+	}
+	return gnet.None
+}
+
+// OnClose implements gnet.EventHandler.
+func (s *Server) OnClose(gc gnet.Conn, err error) gnet.Action {
+	c, ok := gc.Context().(*conn)
+	if !ok || c.loop == nil {
+		return gnet.None
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			s.panicked(p)
+		}
+	}()
+	delete(c.loop.conns, c)
+	s.counts.BufferedBytes.Add(-int64(c.unsent))
+	c.unsent = 0
+	if errors.Is(err, io.EOF) && c.halve() {
+		c.advance()
+		return gnet.None
+	}
+	c.gc = nil
+	if c.flight != nil {
+		c.flight.Gone.Store(true)
+	}
+	c.freeBudget()
+	c.leave()
+	return gnet.None
+}
+
+// leave gives the connection's place to another.
+func (c *conn) leave() { c.loop.server.doors.leave(c.ip) }
+
+// OnShutdown implements gnet.EventHandler.
+func (s *Server) OnShutdown(gnet.Engine) {}
+
+// panicked counts a panic on an event loop and logs where it came from.
+func (s *Server) panicked(p any) {
+	s.counts.Panics.Add(1)
+	s.log.Error("panic on an event loop", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+}
+
+// Drain takes no more work: new connections are turned away, requests that
+// have arrived are answered with Connection: close, idle connections end. It
+// returns when all is quiet or ctx ends.
+func (s *Server) Drain(ctx context.Context) error {
+	s.draining.Store(true)
+	quiet := time.Now()
+	for {
+		if s.working() {
+			quiet = time.Now()
+		}
+		if time.Since(quiet) > 2*drainQuiet && s.counts.Conns.Load() == 0 || time.Since(quiet) > 10*drainQuiet {
+			s.doors.close()
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			s.doors.close()
+			return fmt.Errorf("drain: %d connections still had work after limits.drain: %w", s.counts.Conns.Load(), ctx.Err())
+		case <-time.After(drainQuiet / 10):
+		}
+	}
+}
+
+// drainQuiet is how long a connection must have been silent before a drain
+// closes it: what its client sent before it could know has arrived by then.
+const drainQuiet = 100 * time.Millisecond
+
+// working reports whether any request is being worked on.
+func (s *Server) working() bool {
+	for i := range s.counts.Inflight {
+		if s.counts.Inflight[i].Load() > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// Stop closes the listeners and every connection and ends the event loops.
+func (s *Server) Stop() error {
+	s.doors.close()
+	close(s.clock)
+	s.ticking.Wait()
+	err := s.engine.Stop()
+	s.halves.Wait()
+	return err
+}
+
+// quiet is gnet's logger: its errors are ours, the rest is not news.
+type quiet struct{ log *slog.Logger }
+
+func (q quiet) Debugf(string, ...any) {}
+func (q quiet) Infof(string, ...any)  {}
+func (q quiet) Warnf(string, ...any)  {}
+func (q quiet) Errorf(format string, args ...any) {
+	q.log.Error("event loop", "err", fmt.Sprintf(format, args...))
+}
+func (q quiet) Fatalf(format string, args ...any) { q.Errorf(format, args...) }
+
+var errSocketInTheWay = errors.New("something that is not a socket is in the way")
+
+// peer returns the address part of a connection that counts against the
+// per-address cap; all clients of a Unix socket are one.
+func peer(nc net.Conn) string {
+	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
+		return a.IP.String()
+	}
+	return ""
+}

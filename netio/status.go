@@ -1,0 +1,59 @@
+package netio
+
+import "svcindex/index"
+
+// A verdict is how a Kind sounds over HTTP.
+type verdict struct {
+	status  int
+	code    string
+	message string // constant; what to do about it
+	reject  index.Reject
+	counted bool // in rejected_total
+}
+
+// verdicts is the one place that decides what HTTP hears of a Kind.
+var verdicts = [...]verdict{
+	index.OK:          {status: 200},
+	index.Missing:     {404, "not_found", "no place that was asked has it", 0, false},
+	index.Invalid:     {400, "bad_request", "the request makes no sense; see reason", index.RejectBadRequest, true},
+	index.Unsupported: {501, "not_implemented", "this part is not built or switched off; see reason", index.RejectBadRequest, true},
+	index.TooLarge:    {413, "body_cap", "the body is too large; see reason", index.RejectBodyCap, true},
+	index.BadType:     {415, "unsupported_type", "the body is of a type not taken here; see reason", index.RejectBadRequest, true},
+	index.Conflict:    {409, "conflict", "a newer record is in the way; read current_seq and send a higher seq", 0, false},
+	index.Busy:        {429, "over_capacity", "too much work is waiting; come back after Retry-After", index.RejectOverCapacity, true},
+	index.Late:        {504, "timeout", "the time for this request ran out", index.RejectTimeout, true},
+	index.Down:        {503, "upstream_unready", "a place that has to be asked cannot be asked now; come back after Retry-After", index.RejectUpstreamUnready, true},
+	index.Full:        {507, "insufficient_storage", "the disk has no room for a write", index.RejectUpstreamUnready, true},
+	index.Broken:      {500, "internal", "something broke on our side; tell the operator the corr_id", index.RejectInternal, true},
+}
+
+// Refusals that the listener makes itself.
+var (
+	errUnauthorized = &refusal{status: 401, code: "unauthorized", reject: index.RejectUnauth,
+		message: "send Authorization: Bearer with a token that allows this"}
+	errNotAcceptable = &refusal{status: 406, code: "not_acceptable", reject: index.RejectBadRequest,
+		message: "accept application/json or application/cbor"}
+	errCoding = &refusal{status: 415, code: "unsupported_type", reject: index.RejectBadRequest,
+		message: "the only content coding here is gzip"}
+	errSlow = &refusal{status: 408, code: "request_timeout", reject: index.RejectTimeout, close: true,
+		message: "the request took too long to arrive"}
+	errDraining = &refusal{status: 503, code: "upstream_unready", reason: "draining", reject: index.RejectUpstreamUnready, close: true,
+		message: "this server is shutting down; ask another"}
+	errBuffered = &refusal{status: 503, code: "upstream_unready", reason: "buffered_bytes", reject: index.RejectOverCapacity, close: true,
+		message: "too many bytes are held for other clients; come back after Retry-After"}
+	errLaneFull = &refusal{status: 429, code: "over_capacity", reject: index.RejectOverCapacity,
+		message: verdicts[index.Busy].message}
+	errPanic = &refusal{status: 500, code: "internal", reject: index.RejectInternal, close: true,
+		message: verdicts[index.Broken].message}
+	errConnCap = &refusal{status: 503, code: "upstream_unready", reason: "connections", reject: index.RejectOverCapacity, close: true,
+		message: "too many connections are open; come back after Retry-After"}
+)
+
+var statusText = map[int]string{
+	100: "Continue", 200: "OK", 201: "Created", 202: "Accepted", 304: "Not Modified",
+	400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 405: "Method Not Allowed", 406: "Not Acceptable",
+	408: "Request Timeout", 409: "Conflict", 413: "Content Too Large", 414: "URI Too Long",
+	415: "Unsupported Media Type", 417: "Expectation Failed", 429: "Too Many Requests",
+	431: "Request Header Fields Too Large", 500: "Internal Server Error", 501: "Not Implemented",
+	503: "Service Unavailable", 504: "Gateway Timeout", 505: "HTTP Version Not Supported", 507: "Insufficient Storage",
+}

@@ -1,0 +1,266 @@
+package stages
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/panjf2000/ants/v2"
+	"github.com/sony/gobreaker/v2"
+
+	"svcindex/index"
+	"svcindex/queue"
+)
+
+// A CacheRow is the character of the first room. It differs from the others in
+// what it takes, whole flights, and in having one lane for each event loop.
+type CacheRow struct {
+	Name    string
+	Cache   index.Cache
+	Gens    *index.Generations
+	Depth   int // jobs that may wait in a lane
+	Batch   int // most flights a worker takes at once
+	Slice   time.Duration
+	Breaker Breaker
+}
+
+// cacheRoom answers hits on the spot and sends the rest on, job by job.
+type cacheRoom struct {
+	row    CacheRow
+	line   *Pipeline
+	lanes  []*lane
+	pool   *ants.Pool
+	fuse   *gobreaker.CircuitBreaker[struct{}]
+	counts index.RoomCounts
+}
+
+// A lane is one event loop's way in, with one worker at a time.
+type lane struct {
+	room  *cacheRoom
+	queue *queue.Lane[*index.Flight]
+	jobs  atomic.Int64 // waiting
+	out   atomic.Bool  // the worker is out
+	head  atomic.Int64 // when the batch in hand had entered, unix ns; 0: none
+	last  atomic.Int32
+
+	drain func()
+	run   func() (struct{}, error) // works off a batch; made once, because a closure a batch would be garbage
+
+	// Belong to the worker.
+	batch []*index.Flight
+	n     int
+	blown bool       // the fuse is: walk past the cache
+	held  *index.Job // the job in hand, until it is given away
+}
+
+func newCacheRoom(row CacheRow, loops int, line *Pipeline) (*cacheRoom, error) {
+	c := &cacheRoom{
+		row: row, line: line,
+		fuse: gobreaker.NewCircuitBreaker[struct{}](settings(row.Name, row.Breaker)),
+	}
+	pool, err := ants.NewPool(2*loops, ants.WithNonblocking(true), ants.WithDisablePurge(true))
+	if err != nil {
+		return nil, fmt.Errorf("stage %s: %w", row.Name, err)
+	}
+	c.pool = pool
+	for range loops {
+		l := &lane{room: c, queue: queue.NewLane[*index.Flight](row.Depth), batch: make([]*index.Flight, row.Batch)}
+		l.drain, l.run = l.work, l.flights
+		c.lanes = append(c.lanes, l)
+	}
+	return c, nil
+}
+
+// push takes flights in order while the lane has room for all the jobs of one.
+func (c *cacheRoom) push(lane int, fs []*index.Flight) int {
+	l := c.lanes[lane]
+	if len(fs) == 0 || c.line.closing.Load() {
+		return 0
+	}
+	now := time.Now()
+	room := int64(c.row.Depth) - l.jobs.Load()
+	took := 0
+	for _, f := range fs {
+		if room -= int64(len(f.Jobs)); room < 0 {
+			break
+		}
+		f.Entered = now
+		took++
+	}
+	for _, f := range fs[:took] {
+		l.jobs.Add(int64(len(f.Jobs))) // before the push: the worker subtracts
+	}
+	// The lane holds at least as many flights as jobs may wait, so it takes all.
+	l.queue.PushAll(fs[:took])
+	if took < len(fs) {
+		c.counts.RejectedFull.Add(uint64(len(fs[took].Jobs)))
+	}
+	l.summon()
+	return took
+}
+
+func (l *lane) summon() {
+	if l.queue.Len() == 0 || !l.out.CompareAndSwap(false, true) {
+		return
+	}
+	if l.room.pool.Submit(l.drain) != nil {
+		l.out.Store(false)
+	}
+}
+
+// work is the worker's turn: it takes batches until the lane is empty.
+func (l *lane) work() {
+	defer func() {
+		l.out.Store(false)
+		l.summon() // something may have come between the last look and the line above
+	}()
+	for {
+		l.n = l.queue.PopUpTo(l.batch)
+		if l.n == 0 {
+			return
+		}
+		l.last.Store(int32(l.n))
+		l.head.Store(l.batch[0].Entered.UnixNano())
+		// The fuse wraps the batch: at a look-up of 100 ns, one call a request
+		// would cost more than the request.
+		if _, err := l.room.fuse.Execute(l.run); err == gobreaker.ErrOpenState || err == gobreaker.ErrTooManyRequests {
+			l.blown = true
+			_, _ = l.flights()
+			l.blown = false
+		}
+		l.head.Store(0)
+		clear(l.batch[:l.n])
+	}
+}
+
+// flights works off the batch in hand.
+func (l *lane) flights() (none struct{}, err error) {
+	now := time.Now()
+	for _, f := range l.batch[:l.n] {
+		if e := l.flight(f, now); e != nil {
+			err = e
+		}
+	}
+	return none, err
+}
+
+// flight looks up the jobs of one flight in order. A panic costs the job in
+// hand; the others go on.
+func (l *lane) flight(f *index.Flight, now time.Time) (err error) {
+	jobs, left := f.Jobs, 0
+	for _, j := range jobs {
+		if j != nil {
+			left++
+		}
+	}
+	n := int64(len(jobs))
+	wait := now.Sub(f.Entered)
+	l.jobs.Add(-n)
+	l.room.counts.Wait.ObserveN(wait, uint64(n))
+	late := wait > l.room.row.Slice
+	if late {
+		l.room.counts.Expired.Add(uint64(n))
+	}
+	inOrder := true
+	// The last job given away may send the flight home and on its next way:
+	// nothing of it is touched after that.
+	for i := 0; left > 0; i++ {
+		j := jobs[i]
+		if j == nil {
+			inOrder = false // this slot was answered before take-off
+			continue
+		}
+		left--
+		hit, e := l.look(j, inOrder, late || l.blown)
+		inOrder = inOrder && hit
+		if e != nil {
+			err = e
+		}
+	}
+	return err
+}
+
+// look looks for one job and gives it away. hit: it was answered here.
+func (l *lane) look(j *index.Job, inOrder, past bool) (hit bool, err error) {
+	l.held = j
+	defer func() {
+		if p := recover(); p != nil {
+			l.room.counts.Panics.Add(1)
+			hit, err = false, index.Broken
+			if j := l.held; j != nil {
+				l.held = nil
+				j.InOrder = false
+				j.Answer.Page = nil
+				j.Finish(index.Broken)
+			}
+		}
+	}()
+	// Noted before anything is read: what is found later counts only if no
+	// write has come in between.
+	j.Noted = l.room.row.Gens.Note(j.Hash)
+	j.InOrder = inOrder
+	if !past && !j.Fresh {
+		j.Home.Open(j)
+		if l.room.row.Cache.Get(j) == nil {
+			l.answer(j)
+			return true, nil
+		}
+		j.Answer.Page = nil
+	}
+	j.InOrder = false
+	l.room.counts.Missed.Add(1)
+	l.held = nil
+	l.room.line.miss(j)
+	return false, nil
+}
+
+// answer sends a hit home.
+func (l *lane) answer(j *index.Job) {
+	l.room.counts.Found.Add(1)
+	k := index.OK
+	if j.Answer.Negative {
+		k = index.Missing
+	}
+	l.room.line.observe(j)
+	l.held = nil
+	j.Finish(k)
+}
+
+// nudge sends workers for lanes that wait for one. A worker that could not be
+// sent at the push, because the pool was between two tasks, is sent here.
+func (c *cacheRoom) nudge() {
+	for _, l := range c.lanes {
+		l.summon()
+	}
+}
+
+func (c *cacheRoom) stats(now time.Time) index.RoomStats {
+	s := index.RoomStats{
+		Name: c.row.Name, Capacity: c.row.Depth * len(c.lanes), Workers: len(c.lanes), Batch: c.row.Batch,
+		Slice: c.row.Slice, Breaker: breakerState(c.fuse.State()), Counts: &c.counts,
+	}
+	for _, l := range c.lanes {
+		s.Depth += int(l.jobs.Load())
+		s.LastBatch = max(s.LastBatch, int(l.last.Load()))
+		if head := l.head.Load(); head != 0 {
+			s.Busy++
+			s.OldestWait = max(s.OldestWait, now.Sub(time.Unix(0, head)))
+		}
+	}
+	return s
+}
+
+func (c *cacheRoom) close(ctx context.Context) bool {
+	defer c.pool.Release()
+	for _, l := range c.lanes {
+		for l.queue.Len() > 0 || l.out.Load() {
+			if ctx.Err() != nil {
+				return false
+			}
+			l.summon()
+			time.Sleep(time.Millisecond)
+		}
+	}
+	return true
+}

@@ -1,0 +1,282 @@
+package stages
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/url"
+	"strings"
+
+	"svcindex/index"
+)
+
+// A Refusal is why a write was not taken, in constant words for the client.
+type Refusal struct {
+	Kind   index.Kind
+	Reason string
+}
+
+// Reasons that others tell apart.
+const (
+	ReasonBody  = "the decoded body is over the limit on bodies"
+	ReasonRatio = "the body inflates to more than the limit allows over its size on the wire"
+)
+
+func (r *Refusal) Error() string { return r.Reason }
+func (r *Refusal) Unwrap() error { return r.Kind }
+
+func invalid(reason string) error { return &Refusal{index.Invalid, reason} }
+
+// A decoder reads bodies, knowing the limits and the time.
+type decoder struct {
+	limit BodyLimit
+	now   int64 // unix seconds
+}
+
+// decode turns the body of a write into j.Write.
+func (d *decoder) decode(j *index.Job) error {
+	body := j.Body
+	if j.Gzip {
+		var err error
+		if body, err = inflate(body, d.limit); err != nil {
+			return err
+		}
+	}
+	m := &index.Mutation{Op: j.Op, Key: j.Key}
+	j.Write = m
+	switch j.Op {
+	case index.PutManifest:
+		return d.manifest(m, body)
+	case index.DeleteName:
+		if len(body) > 0 {
+			return &Refusal{index.Unsupported, "a signed deletion is not in this version: send no body"}
+		}
+		m.Name.Seq = j.Seq
+		return nil
+	case index.DeleteProvider:
+		m.ProviderID = j.Text
+		return checkProviderID(m.ProviderID)
+	}
+	if !j.IsJSON {
+		return &Refusal{index.BadType, "the body has to be application/json"}
+	}
+	switch j.Op {
+	case index.PutName:
+		return d.name(m, body)
+	case index.PutProviders:
+		return d.providers(m, body)
+	case index.Pin, index.Unpin:
+		return d.pin(m, body)
+	}
+	return &Refusal{index.Unsupported, "no such write"}
+}
+
+func (d *decoder) manifest(m *index.Mutation, body []byte) error {
+	if len(body) == 0 {
+		return invalid("a manifest is at least one byte")
+	}
+	if len(body) > index.ManifestMax {
+		return &Refusal{index.TooLarge, ReasonBody}
+	}
+	m.Manifest = body
+	m.Key = index.CIDKey(index.Sum(body))
+	return nil
+}
+
+func (d *decoder) name(m *index.Mutation, body []byte) error {
+	var in struct {
+		CID       *index.CID `json:"manifest_cid"`
+		Seq       *uint64    `json:"seq"`
+		IssuedAt  int64      `json:"issued_at"`
+		ExpiresAt int64      `json:"expires_at"`
+		PubKey    string     `json:"pubkey"`
+		Sig       string     `json:"sig"`
+	}
+	if err := strict(body, &in); err != nil {
+		return err
+	}
+	switch {
+	case in.PubKey != "" || in.Sig != "":
+		return &Refusal{index.Unsupported, "signed names are not in this version: leave out pubkey and sig"}
+	case in.CID == nil:
+		return invalid("manifest_cid is missing: b3: and 64 lowercase hex digits")
+	case in.Seq == nil || *in.Seq < 1 || *in.Seq > index.SeqMax:
+		return invalid("seq has to be 1 to 9007199254740991, one more than the present one")
+	case in.IssuedAt < 0 || in.ExpiresAt < 0:
+		return invalid("issued_at and expires_at are unix seconds, not negative")
+	case in.ExpiresAt != 0 && in.ExpiresAt <= d.now:
+		return invalid("expires_at is in the past")
+	}
+	m.Name = index.NameRecord{CID: *in.CID, Seq: *in.Seq, IssuedAt: in.IssuedAt, ExpiresAt: in.ExpiresAt}
+	return nil
+}
+
+func (d *decoder) providers(m *index.Mutation, body []byte) error {
+	var in struct {
+		Providers []struct {
+			ID     string `json:"id"`
+			Addr   string `json:"addr"`
+			Region string `json:"region"`
+			TTL    *int64 `json:"ttl_s"`
+		} `json:"providers"`
+	}
+	if err := strict(body, &in); err != nil {
+		return err
+	}
+	if len(in.Providers) == 0 || len(in.Providers) > index.ProvidersMax {
+		return invalid("providers has to be a list of 1 to 64")
+	}
+	seen := make(map[string]bool, len(in.Providers))
+	for _, p := range in.Providers {
+		ttl := int64(index.TTLDefault)
+		if p.TTL != nil {
+			ttl = *p.TTL
+		}
+		if ttl < index.TTLMin || ttl > index.TTLMax {
+			return invalid("ttl_s has to be 60 to 172800 seconds")
+		}
+		if err := checkProvider(p.ID, p.Addr, p.Region); err != nil {
+			return err
+		}
+		if seen[p.ID] {
+			return invalid("an id stands twice in the list")
+		}
+		seen[p.ID] = true
+		m.Providers = append(m.Providers, index.Provider{
+			ID: p.ID, Addr: p.Addr, Region: p.Region, LastSeen: d.now, Expires: d.now + ttl,
+		})
+	}
+	return nil
+}
+
+func (d *decoder) pin(m *index.Mutation, body []byte) error {
+	var in struct {
+		CID *index.CID `json:"cid"`
+	}
+	if err := strict(body, &in); err != nil {
+		return err
+	}
+	if in.CID == nil {
+		return invalid("cid is missing: b3: and 64 lowercase hex digits")
+	}
+	m.Key = index.CIDKey(*in.CID)
+	return nil
+}
+
+func checkProvider(id, addr, region string) error {
+	if err := checkProviderID(id); err != nil {
+		return err
+	}
+	if len(region) > index.RegionMax || !all(region, tokenByte) {
+		return invalid("a region is up to 64 of A-Z a-z 0-9 . _ ~ -")
+	}
+	if len(addr) == 0 || len(addr) > index.ProviderAddrMax || !all(addr, func(c byte) bool { return c > ' ' && c < 0x7f }) {
+		return invalid("addr is 1 to 512 visible ASCII bytes")
+	}
+	if strings.HasPrefix(addr, "/") && len(addr) > 1 {
+		return nil // a multiaddr; returned verbatim, never dialled here
+	}
+	u, err := url.Parse(addr)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return invalid("addr has to be a multiaddr (/ip4/..) or an http(s) URL")
+	}
+	return nil
+}
+
+func checkProviderID(id string) error {
+	if len(id) == 0 || len(id) > index.ProviderIDMax || !all(id, tokenByte) {
+		return invalid("a provider id is 1 to 128 of A-Z a-z 0-9 . _ ~ -")
+	}
+	return nil
+}
+
+func tokenByte(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' ||
+		c == '.' || c == '_' || c == '~' || c == '-'
+}
+
+func all(s string, ok func(byte) bool) bool {
+	for i := range len(s) {
+		if !ok(s[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// strict reads one JSON object into v: no unknown field, no field twice,
+// nothing behind it.
+func strict(body []byte, v any) error {
+	if err := noDuplicates(json.NewDecoder(bytes.NewReader(body))); err != nil {
+		return err
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		if r, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && r.Field != "" {
+			return invalid("a field has a value of the wrong type")
+		}
+		if strings.Contains(err.Error(), "unknown field") {
+			return invalid("the body has a field this version does not know")
+		}
+		if errors.Is(err, index.ErrCID) {
+			return invalid("a content id is b3: and 64 lowercase hex digits")
+		}
+		return invalid("the body is not the JSON object expected here")
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return invalid("something follows the JSON object")
+	}
+	return nil
+}
+
+// maxDepth is how deep a body may nest; none of ours nests over three.
+const maxDepth = 16
+
+// noDuplicates walks one JSON value and refuses an object with one name twice.
+// Names that differ only in case count as one, because encoding/json matches
+// them so.
+func noDuplicates(d *json.Decoder) error { return walk(d, 0) }
+
+func walk(d *json.Decoder, depth int) error {
+	t, err := d.Token()
+	if err != nil || depth > maxDepth {
+		return invalid("the body is not well-formed JSON")
+	}
+	delim, _ := t.(json.Delim)
+	if depth == 0 && delim != '{' {
+		return invalid("the body has to be a JSON object")
+	}
+	switch delim {
+	case '{':
+		seen := make(map[string]bool, 8)
+		for d.More() {
+			t, err := d.Token()
+			name, ok := t.(string)
+			if err != nil || !ok {
+				return invalid("the body is not well-formed JSON")
+			}
+			name = strings.ToLower(name)
+			if seen[name] {
+				return invalid("a field stands twice in the body")
+			}
+			seen[name] = true
+			if err := walk(d, depth+1); err != nil {
+				return err
+			}
+		}
+	case '[':
+		for d.More() {
+			if err := walk(d, depth+1); err != nil {
+				return err
+			}
+		}
+	default:
+		return nil
+	}
+	if _, err := d.Token(); err != nil {
+		return invalid("the body is not well-formed JSON")
+	}
+	return nil
+}

@@ -1,0 +1,228 @@
+package stages
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"svcindex/index"
+)
+
+// An errand is one piece of work for everybody who asked for it: a look-up
+// past the cache, or a write. Its own Job is what travels through the rooms;
+// its askers wait as data in a list, not as blocked workers.
+//
+// What an errand found is shared by its askers and immutable.
+type errand struct {
+	index.Job
+	line   *Pipeline
+	rooms  []*room // still to be asked, in order
+	at     *room   // where it is now
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	// Protected by the desk's mutex.
+	askers []*asker
+	open   bool // askers may still join
+}
+
+// An asker is one waiting job.
+type asker struct {
+	job        *index.Job
+	errand     *errand
+	at         int    // its place in the errand's list
+	prev, next *asker // in the order of deadlines
+}
+
+// A subject is what an errand is about; askers of one subject share it.
+type subject struct {
+	ask index.Ask
+	key index.Key
+}
+
+// A desk knows who waits for what. It is the one lock of the pipeline, and is
+// never held while another room is called.
+type desk struct {
+	mu       sync.Mutex
+	about    map[subject]*errand
+	inflight int // errands that have not ended
+	joined   int // askers beyond the first of an errand
+	waiting  int
+	// first and last are the ends of the list of askers, soonest deadline
+	// first. Budgets are alike, so a newcomer nearly always goes to the end.
+	first, last *asker
+
+	maxInflight, maxJoined int
+	wake                   chan struct{} // tells the usher that somebody waits
+}
+
+func newDesk(maxInflight, maxJoined int) *desk {
+	return &desk{
+		about: make(map[subject]*errand), maxInflight: maxInflight, maxJoined: maxJoined,
+		wake: make(chan struct{}, 1),
+	}
+}
+
+// join seats j at the errand about its key, a new one if need be. isNew: the
+// caller has to send it on its way. nil: over a limit; j is still the
+// caller's.
+//
+// An asker joins only an errand that began in the generation he arrived in: an
+// errand overtaken by a write answers nobody who came after the write. One who
+// wants it fresh joins none that began before him.
+func (d *desk) join(j *index.Job, begin func() *errand) (e *errand, isNew bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := subject{j.Ask, j.Key}
+	merge := j.Ask != index.AskWrite && j.Ask != index.AskTask
+	if merge && !j.Fresh {
+		if e := d.about[s]; e != nil && e.open && e.Noted == j.Noted {
+			if d.maxJoined > 0 && d.joined >= d.maxJoined {
+				return nil, false
+			}
+			d.joined++
+			d.seat(j, e)
+			return e, false
+		}
+	}
+	if d.maxInflight > 0 && d.inflight >= d.maxInflight {
+		return nil, false
+	}
+	e = begin()
+	e.open = true
+	d.inflight++
+	if merge {
+		d.about[s] = e
+	}
+	d.seat(j, e)
+	return e, true
+}
+
+// seat adds j to e's askers and to the list of deadlines.
+func (d *desk) seat(j *index.Job, e *errand) {
+	a := &asker{job: j, errand: e, at: len(e.askers)}
+	e.askers = append(e.askers, a)
+	after := d.last
+	for after != nil && after.job.Deadline.After(j.Deadline) {
+		after = after.prev
+	}
+	a.prev = after
+	if after == nil {
+		a.next, d.first = d.first, a
+	} else {
+		a.next, after.next = after.next, a
+	}
+	if a.next == nil {
+		d.last = a
+	} else {
+		a.next.prev = a
+	}
+	d.waiting++
+	if d.waiting == 1 {
+		select {
+		case d.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// unseat takes a out of the list of deadlines.
+func (d *desk) unseat(a *asker) {
+	if a.prev == nil {
+		d.first = a.next
+	} else {
+		a.prev.next = a.next
+	}
+	if a.next == nil {
+		d.last = a.prev
+	} else {
+		a.next.prev = a.prev
+	}
+	a.prev, a.next = nil, nil
+	d.waiting--
+}
+
+// end closes e and returns those who waited for it.
+func (d *desk) end(e *errand) []*asker {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	as := e.askers
+	e.askers = nil
+	for _, a := range as {
+		d.unseat(a)
+	}
+	d.joined -= max(len(as)-1, 0)
+	d.inflight--
+	d.shut(e)
+	return as
+}
+
+// shut lets nobody join e any more.
+func (d *desk) shut(e *errand) {
+	e.open = false
+	if s := (subject{e.Ask, e.Key}); d.about[s] == e {
+		delete(d.about, s)
+	}
+}
+
+// leave takes out every asker whose deadline has come, or whose client has
+// gone when gone is set. They are the caller's to answer.
+func (d *desk) leave(now time.Time, gone bool) (late []*asker) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for a := d.first; a != nil; {
+		next := a.next
+		due := !a.job.Deadline.After(now)
+		if due || gone && a.job.Home.Gone() {
+			d.drop(a)
+			late = append(late, a)
+		} else if !gone {
+			break // the list is in order: nobody behind is due
+		}
+		a = next
+	}
+	return late
+}
+
+// drop takes a away from its errand; the last one to leave cancels it.
+func (d *desk) drop(a *asker) {
+	d.unseat(a)
+	e := a.errand
+	last := len(e.askers) - 1
+	e.askers[a.at] = e.askers[last]
+	e.askers[a.at].at = a.at
+	e.askers[last] = nil
+	e.askers = e.askers[:last]
+	if len(e.askers) > 0 {
+		d.joined--
+		return
+	}
+	d.shut(e)
+	if e.cancel != nil {
+		e.cancel()
+	}
+}
+
+// wanted reports whether anybody still waits for the errand of j.
+func (d *desk) wanted(j *index.Job) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(j.Home.(*errand).askers) > 0
+}
+
+// counts returns how many errands are under way and how many askers wait.
+func (d *desk) counts() (inflight, waiting int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.inflight, d.waiting
+}
+
+// Open implements index.Replier. No cache looks at an errand.
+func (e *errand) Open(*index.Job) {}
+
+// Gone implements index.Replier.
+func (e *errand) Gone() bool { return false }
+
+// Reply implements index.Replier: the errand is over, and everybody who waited
+// gets what it found.
+func (e *errand) Reply(*index.Job) { e.line.deliver(e) }

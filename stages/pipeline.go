@@ -1,0 +1,311 @@
+package stages
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"svcindex/index"
+)
+
+// Config is what a pipeline is built of.
+type Config struct {
+	Cache  CacheRow
+	Rooms  []Row // where look-ups go after the cache, in order
+	Write  Row
+	Loops  int           // event loops: each has a cache lane of its own
+	Budget time.Duration // of a look-up, from its start; askers have their own
+
+	MaxInflight int // distinct look-ups and writes past the cache; 0: no limit
+	MaxJoined   int // askers that share somebody else's look-up; 0: no limit
+
+	Gens   *index.Generations
+	Render index.Renderer
+}
+
+// A Pipeline is the rooms in order. It implements index.Resolver.
+type Pipeline struct {
+	cfg     Config
+	cache   *cacheRoom
+	rooms   []*room
+	write   *room
+	desk    *desk
+	lookups index.LookupCounts
+	closing atomic.Bool
+	stop    chan struct{}
+	usher   sync.WaitGroup
+}
+
+var _ index.Resolver = (*Pipeline)(nil)
+
+// Build makes the rooms and starts the usher. Close ends them.
+func Build(cfg Config) (*Pipeline, error) {
+	p := &Pipeline{cfg: cfg, desk: newDesk(cfg.MaxInflight, cfg.MaxJoined), stop: make(chan struct{})}
+	var err error
+	if p.cache, err = newCacheRoom(cfg.Cache, cfg.Loops, p); err != nil {
+		return nil, err
+	}
+	for _, row := range append(cfg.Rooms[:len(cfg.Rooms):len(cfg.Rooms)], cfg.Write) {
+		r, err := newRoom(row, p.done, p.desk.wanted)
+		if err != nil {
+			return nil, err
+		}
+		p.rooms = append(p.rooms, r)
+	}
+	last := len(p.rooms) - 1
+	p.rooms, p.write = p.rooms[:last], p.rooms[last]
+	p.usher.Go(p.ushers)
+	return p, nil
+}
+
+// Push implements index.Resolver.
+func (p *Pipeline) Push(lane int, fs []*index.Flight) int {
+	return p.cache.push(lane, fs)
+}
+
+// Write implements index.Resolver.
+func (p *Pipeline) Write(j *index.Job) bool {
+	e, _ := p.desk.join(j, func() *errand { return p.begin(j, nil) })
+	if e == nil {
+		p.write.counts.RejectedInflight.Add(1)
+		return p.refuseWrite(j)
+	}
+	if p.closing.Load() || !p.write.enter(&e.Job, time.Now()) {
+		p.recall(e)
+		return p.refuseWrite(j)
+	}
+	return true
+}
+
+// recall ends an errand that never began and gives its asker back.
+func (p *Pipeline) recall(e *errand) {
+	p.desk.end(e)
+	e.finish()
+}
+
+func (p *Pipeline) refuseWrite(j *index.Job) bool {
+	j.Stage = p.write.row.Name
+	j.Answer.RetryAfter = p.write.retryAfter()
+	return false
+}
+
+// Lookup sends one job past the cache: the background's way in. The job goes
+// home as any other does.
+func (p *Pipeline) Lookup(j *index.Job) {
+	j.Noted = p.cfg.Gens.Note(j.Hash)
+	p.miss(j)
+}
+
+// miss sends a job that the cache could not answer to the rooms behind it,
+// with whoever asks the same.
+func (p *Pipeline) miss(j *index.Job) {
+	e, isNew := p.desk.join(j, func() *errand { return p.begin(j, p.rooms) })
+	switch {
+	case e == nil:
+		j.Stage = p.cache.row.Name
+		p.cache.counts.RejectedInflight.Add(1)
+		j.Answer.RetryAfter = time.Second
+		p.refuse(j, index.Busy)
+	case isNew:
+		p.onward(e)
+	default:
+		p.lookups.Joined.Add(1)
+	}
+}
+
+// begin makes the errand that will answer j.
+func (p *Pipeline) begin(j *index.Job, rooms []*room) *errand {
+	e := &errand{line: p, rooms: rooms}
+	e.Job = *j
+	e.Job.Answer = index.Answer{}
+	e.Home, e.Slot, e.InOrder, e.CorrID = e, 0, false, nil   // the flight's bytes may be gone before the errand is
+	e.Query = index.ProviderQuery{Limit: index.DefaultLimit} // the whole set; each asker narrows it for himself
+	if rooms != nil {
+		e.Deadline = time.Now().Add(p.cfg.Budget)
+		e.ctx, e.cancel = context.WithDeadline(context.Background(), e.Deadline)
+	}
+	return e
+}
+
+// Context returns the context of the errand that j is, for a step that leaves
+// the process: it ends with the errand's time or when its last asker leaves.
+func Context(j *index.Job) context.Context {
+	if e, ok := j.Home.(*errand); ok && e.ctx != nil {
+		return e.ctx
+	}
+	return context.Background()
+}
+
+// done is where a room leaves a job it is through with.
+func (p *Pipeline) done(j *index.Job, k index.Kind) { p.route(j.Home.(*errand), k) }
+
+// route decides what becomes of an errand that a room is done with. It is the
+// only place that decides.
+func (p *Pipeline) route(e *errand, k index.Kind) {
+	switch {
+	case k == index.OK, e.Ask == index.AskWrite, e.Ask == index.AskTask:
+		e.Finish(k)
+		return
+	case k == index.Broken:
+		// A bug or damage: another place may still have it, but absence is
+		// no longer something we can swear to.
+		e.doubt(k)
+	case k != index.Missing:
+		e.doubt(k) // it could not look, so we cannot promise "not found"
+	}
+	p.onward(e)
+}
+
+// doubt notes that the room the errand is in could not look.
+func (e *errand) doubt(k index.Kind) {
+	if s := index.Stronger(e.Doubt, k); s != e.Doubt {
+		e.Doubt = s
+		if e.at != nil {
+			e.Stage = e.at.row.Name
+		}
+	}
+}
+
+// onward puts an errand into the next room that can be asked, or ends it.
+func (p *Pipeline) onward(e *errand) {
+	for len(e.rooms) > 0 {
+		now := time.Now()
+		if now.After(e.Deadline) {
+			e.Finish(index.Late)
+			return
+		}
+		r := e.rooms[0]
+		e.rooms, e.at = e.rooms[1:], r
+		if r.fuse.blown() {
+			r.counts.Skipped.Add(1)
+			e.doubt(index.Down)
+			continue
+		}
+		if !r.enter(&e.Job, now) {
+			e.doubt(index.Busy)
+			e.Answer.RetryAfter = r.retryAfter()
+			e.Finish(index.Busy)
+		}
+		return
+	}
+	if e.Doubt != index.OK {
+		e.Finish(e.Doubt)
+		return
+	}
+	e.Finish(index.Missing)
+}
+
+// deliver gives everybody who waited for e what it found, rendered once, and
+// keeps a copy in the cache unless a write has been faster.
+func (p *Pipeline) deliver(e *errand) {
+	isLookup := e.Ask != index.AskWrite && e.Ask != index.AskTask
+	if isLookup {
+		e.Answer.Partial = e.Result == index.OK && e.Doubt != index.OK
+		if e.Result == index.OK {
+			p.cfg.Render.Render(&e.Job)
+		}
+		if e.Result == index.OK && !e.Answer.Partial || e.Result == index.Missing {
+			p.cfg.Cache.Cache.PutIf(&e.Job)
+		}
+	}
+	for _, a := range p.desk.end(e) {
+		p.hand(e, a.job)
+	}
+	e.finish()
+}
+
+// hand gives one asker the errand's answer.
+func (p *Pipeline) hand(e *errand, j *index.Job) {
+	j.Answer, j.Doubt, j.Stage = e.Answer, e.Doubt, e.Stage
+	if j.Format != e.Format || !j.Query.IsDefault() {
+		j.Answer.Page = nil // rendered for somebody else's wishes
+	}
+	if e.Result == index.Missing && j.Noted != e.Noted {
+		p.lookups.NegativeAfterWrite.Add(1)
+	}
+	if e.Result == index.OK || e.Result == index.Missing || j.Ask == index.AskWrite || j.Ask == index.AskTask {
+		j.Write = e.Write
+		p.observe(j)
+		j.Finish(e.Result)
+		return
+	}
+	p.refuse(j, e.Result)
+}
+
+// finish lets go of what an errand held.
+func (e *errand) finish() {
+	if e.cancel != nil {
+		e.cancel()
+	}
+}
+
+// refuse ends a look-up that could not be answered: with what the cache knew
+// before, marked as stale, or else with the reason.
+func (p *Pipeline) refuse(j *index.Job, k index.Kind) {
+	if !j.Fresh && j.Ask != index.AskWrite && j.Ask != index.AskTask {
+		retry := j.Answer.RetryAfter
+		j.Answer = index.Answer{}
+		if p.cfg.Cache.Cache.GetStale(j) == nil {
+			p.observe(j)
+			j.Finish(index.OK)
+			return
+		}
+		j.Answer.RetryAfter = retry
+	}
+	if j.Answer.RetryAfter == 0 {
+		j.Answer.RetryAfter = time.Second
+	}
+	p.observe(j)
+	j.Finish(k)
+}
+
+// observe counts how long a resolve took, by what was asked for.
+func (p *Pipeline) observe(j *index.Job) {
+	if j.Ask != index.AskResolve {
+		return
+	}
+	h := &p.lookups.ResolveCID
+	if j.Key.IsName() {
+		h = &p.lookups.ResolveName
+	}
+	h.Observe(time.Since(j.Began))
+}
+
+// Counts returns the live counters of look-ups.
+func (p *Pipeline) Counts() *index.LookupCounts { return &p.lookups }
+
+// Stats returns what each stage shows of itself.
+func (p *Pipeline) Stats() []index.RoomStats {
+	now := time.Now()
+	s := []index.RoomStats{p.cache.stats(now)}
+	for _, r := range p.all() {
+		s = append(s, r.stats(now))
+	}
+	return s
+}
+
+// Inflight returns how many errands are under way and how many askers wait.
+func (p *Pipeline) Inflight() (errands, waiting int) { return p.desk.counts() }
+
+func (p *Pipeline) all() []*room { return append(p.rooms[:len(p.rooms):len(p.rooms)], p.write) }
+
+// ErrStuck says that a step was still out when the pipeline had to close.
+var ErrStuck = errors.New("stages: a step is still under way; the store or the network hangs (see /debug/pprof/goroutine)")
+
+// Close drains the rooms front to back. What is inside is answered; what comes
+// later is refused. It returns ErrStuck when ctx ended first.
+func (p *Pipeline) Close(ctx context.Context) error {
+	p.closing.Store(true)
+	ok := p.cache.close(ctx)
+	for _, r := range p.all() {
+		ok = r.close(ctx) && ok
+	}
+	close(p.stop)
+	p.usher.Wait()
+	if !ok {
+		return ErrStuck
+	}
+	return nil
+}

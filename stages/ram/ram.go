@@ -1,0 +1,235 @@
+// Package ram is the shelf in memory: answers already rendered, so that a hit
+// is one copy. It is the only door to freecache.
+//
+// It never serves an answer past its time (but GetStale, which says so), never
+// one of another key, and never one that a write has overtaken: an entry
+// counts only while the generation of its key is the one it was filled under.
+package ram
+
+import (
+	"encoding/binary"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coocood/freecache"
+
+	"svcindex/index"
+)
+
+// Options are the cache's knobs.
+type Options struct {
+	Bytes    int           // memory for entries; freecache takes it all at once
+	TTL      time.Duration // how long an answer is fresh
+	NegTTL   time.Duration // how long a proven absence is
+	StaleFor time.Duration // how long past that an answer may be served as stale
+}
+
+// Cache implements index.Cache.
+type Cache struct {
+	opt    Options
+	gens   *index.Generations
+	free   *freecache.Cache
+	start  time.Time
+	clock  secondsClock
+	counts index.CacheCounts
+	once   sync.Once
+	done   chan struct{}
+	ended  chan struct{}
+	reads  sync.Pool // *read
+}
+
+var _ index.Cache = (*Cache)(nil)
+
+// secondsClock is freecache's timer: monotonic, because a wall clock that
+// steps back would serve expired entries and spoil its statistics for ever;
+// and ticked, because reading the time costs as much as a look-up.
+type secondsClock struct{ at atomic.Uint32 }
+
+func (c *secondsClock) Now() uint32 { return c.at.Load() }
+
+// New returns a cache whose entries live as long as gens does not move. Close
+// it to end its clock.
+func New(opt Options, gens *index.Generations) *Cache {
+	c := &Cache{
+		opt: opt, gens: gens, start: time.Now(),
+		done: make(chan struct{}), ended: make(chan struct{}),
+	}
+	c.clock.at.Store(1)
+	c.free = freecache.NewCacheCustomTimer(opt.Bytes, &c.clock)
+	c.reads.New = func() any {
+		r := &read{cache: c}
+		r.visit = r.take
+		return r
+	}
+	go c.tick()
+	return c
+}
+
+func (c *Cache) tick() {
+	defer close(c.ended)
+	t := time.NewTicker(time.Second)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			c.clock.at.Store(1 + uint32(time.Since(c.start)/time.Second))
+		case <-c.done:
+			return
+		}
+	}
+}
+
+// Close ends the clock. The cache must not be used afterwards.
+func (c *Cache) Close() {
+	c.once.Do(func() { close(c.done) })
+	<-c.ended
+}
+
+// Counts returns the live counters.
+func (c *Cache) Counts() *index.CacheCounts { return &c.counts }
+
+// Len returns how many entries are kept, expired ones included.
+func (c *Cache) Len() int64 { return c.free.EntryCount() }
+
+// Get implements index.Store. A page is appended to j.Answer.Page; an asker
+// with parameters of his own gets the whole provider set instead. A known
+// absence is an answer too: Answer.Negative.
+func (c *Cache) Get(j *index.Job) error {
+	err := c.get(j, false)
+	if err == nil {
+		c.counts.Hits.Add(1)
+	} else {
+		c.counts.Misses.Add(1)
+	}
+	return err
+}
+
+// GetStale implements index.Cache.
+func (c *Cache) GetStale(j *index.Job) error {
+	err := c.get(j, true)
+	if err == nil {
+		c.counts.Hits.Add(1)
+	}
+	return err
+}
+
+func (c *Cache) get(j *index.Job, stale bool) error {
+	r := c.reads.Get().(*read)
+	r.job, r.stale, r.err = j, stale, index.Missing
+	r.now = time.Since(c.start)
+	var kb [keySize]byte
+	_ = c.free.GetFn(appendKey(kb[:0], j.Hash, j.Ask, j.Format), r.visit)
+	err := r.err
+	r.job = nil
+	c.reads.Put(r)
+	return err
+}
+
+// A read is one look-up. Its visit is a method value made once, because
+// freecache takes a function and a closure made per call would be garbage.
+type read struct {
+	cache *Cache
+	job   *index.Job
+	stale bool
+	now   time.Duration
+	err   error
+	visit func([]byte) error
+}
+
+// take copies an entry into the job. It runs under freecache's segment lock,
+// which is not released if it panics: it only compares and copies.
+func (r *read) take(b []byte) error {
+	e, ok := parse(b)
+	j := r.job
+	if !ok || !e.isOf(&j.Key) || e.gen != r.cache.gens.Note(j.Hash) || e.gen != j.Noted {
+		return nil
+	}
+	past := r.now >= e.freshUntil
+	if past && (!r.stale || r.now >= e.staleUntil || e.negative()) {
+		return nil
+	}
+	a := &j.Answer
+	if j.Ask == index.AskProviders && !j.Query.IsDefault() && !e.negative() {
+		set, err := decodeSet(a.Providers[:0], e.set)
+		if err != nil {
+			return nil
+		}
+		a.Providers = set
+	} else {
+		a.Page = append(a.Page, e.page...)
+	}
+	a.From, a.Negative, a.Stale = index.FromCache, e.negative(), past
+	a.Age = r.now - e.filledAt
+	r.err = nil
+	return nil
+}
+
+// PutIf implements index.Cache.
+func (c *Cache) PutIf(j *index.Job) bool {
+	if c.gens.Note(j.Hash) != j.Noted {
+		c.counts.Overtaken.Add(1)
+		return false
+	}
+	ttl := c.opt.TTL
+	negative := j.Result == index.Missing
+	if negative {
+		ttl = c.opt.NegTTL
+	}
+	now := time.Since(c.start)
+	stale := ttl + c.opt.StaleFor
+	if !j.Answer.Until.IsZero() {
+		// What has an end of its own is neither fresh nor stale past it.
+		left := time.Until(j.Answer.Until)
+		ttl, stale = min(ttl, left), min(stale, left)
+	}
+	if negative {
+		stale = ttl
+	}
+	if ttl <= 0 {
+		return false
+	}
+	e := entry{
+		gen: j.Noted, filledAt: now, freshUntil: now + ttl, staleUntil: now + stale, flags: flagsOf(&j.Key, negative),
+		key: j.Key.Bytes(), page: j.Answer.Page,
+	}
+	if negative {
+		e.page = nil
+	} else if j.Ask == index.AskProviders {
+		e.set = encodeSet(nil, j.Answer.Providers)
+	}
+	var kb [keySize]byte
+	key := appendKey(kb[:0], j.Hash, j.Ask, j.Format)
+	// freecache counts whole seconds from a clock ticked once a second; the
+	// entry's own times are the ones that count.
+	if err := c.free.Set(key, e.append(nil), int(stale/time.Second)+2); err != nil {
+		c.counts.TooLarge.Add(1)
+		c.free.Del(key) // a refused Set leaves the old value standing
+		return false
+	}
+	c.counts.Stored.Add(1)
+	return true
+}
+
+// Forget implements index.Cache.
+func (c *Cache) Forget(hash uint64, _ *index.Key) {
+	var kb [keySize]byte
+	for ask := index.AskResolve; ask <= index.AskManifest; ask++ {
+		for _, f := range []index.Format{index.JSON, index.CBOR} {
+			c.free.Del(appendKey(kb[:0], hash, ask, f))
+		}
+	}
+}
+
+// keySize is the size of a freecache key: the keyed hash, the question and the
+// format. Two keys with one hash would share a place, not an answer: an entry
+// carries its whole key.
+const keySize = 10
+
+func appendKey(dst []byte, hash uint64, ask index.Ask, f index.Format) []byte {
+	if ask == index.AskManifest {
+		f = index.JSON // the bytes are the bytes
+	}
+	dst = binary.LittleEndian.AppendUint64(dst, hash)
+	return append(dst, byte(ask), byte(f))
+}

@@ -1,0 +1,429 @@
+// Package stages is the pipeline: rooms in a row, each a bounded queue, a pool
+// of workers, a slice of the deadline and a breaker.
+//
+// A job that one room cannot answer goes on to the next. Nobody waits for
+// another room: a full queue refuses, and "not found" is said only when every
+// room has looked.
+package stages
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/panjf2000/ants/v2"
+
+	"svcindex/index"
+	"svcindex/queue"
+)
+
+// A Row is a stage's whole character. Change a row, change the machine.
+type Row struct {
+	Name    string
+	Step    Step
+	Depth   int           // jobs that may wait; one more is refused
+	Workers Range         // jobs worked on at once; the width moves between
+	Batch   int           // most jobs a worker takes at once
+	Slice   time.Duration // longest stay, waiting included
+	MaxWait time.Duration // wait of the oldest job above which new work is refused
+	Breaker Breaker
+}
+
+// A Range is a least and a most.
+type Range struct{ Min, Max int }
+
+// A Step is what is done in a room. Do returns nil when it filled j.Answer,
+// Missing when it looked and it is not there, and anything else when it could
+// not look.
+type Step interface{ Do(j *index.Job) error }
+
+// A Settler is a Step whose work on a batch becomes true all at once: Do only
+// prepares, and Settle, given the jobs Do returned nil for, makes it so. It
+// returns what became of each.
+type Settler interface {
+	Step
+	Settle(js []*index.Job, kinds []index.Kind)
+}
+
+// A room is one stage at work.
+type room struct {
+	row    Row
+	queue  *queue.Queue[*index.Job]
+	pool   *ants.Pool
+	fuse   *fuse
+	drain  func()
+	done   func(*index.Job, index.Kind) // where a job goes when the room is done with it
+	wanted func(*index.Job) bool        // whether anybody still waits for it
+	counts index.RoomCounts
+	rate   drainRate
+
+	width   atomic.Int32 // workers it may use now
+	working atomic.Int32 // workers out of the pool
+	busy    atomic.Int32 // of these, with a job in hand
+	last    atomic.Int32 // size of the last batch
+
+	mu sync.Mutex
+	// Fields below are protected by mu.
+	hands []*hand // every worker there ever was, free or not
+	free  []*hand
+}
+
+// A hand is what one worker holds while it works. The watch reads it to see a
+// step that hangs.
+type hand struct {
+	batch []*index.Job
+	kinds []index.Kind
+	ready []*index.Job
+
+	mu sync.Mutex
+	// Fields below are protected by mu.
+	out    bool        // a call is under way
+	due    time.Time   // when it becomes a failure, and again every slice after
+	report func(error) // tells the fuse how it ended; nil once told
+}
+
+func newRoom(row Row, done func(*index.Job, index.Kind), wanted func(*index.Job) bool) (*room, error) {
+	r := &room{
+		row: row, queue: queue.New[*index.Job](row.Depth),
+		fuse: newFuse(row.Name, row.Breaker), done: done, wanted: wanted,
+	}
+	// Twice the width: a worker that is through leaves our count a moment
+	// before ants has it back.
+	pool, err := ants.NewPool(2*row.Workers.Max, ants.WithNonblocking(true), ants.WithDisablePurge(true))
+	if err != nil {
+		return nil, fmt.Errorf("stage %s: %w", row.Name, err)
+	}
+	r.pool = pool
+	r.drain = r.work
+	r.width.Store(int32(max(row.Workers.Min, 1)))
+	return r, nil
+}
+
+// enter takes a job into the queue and starts its slice. False: the job is
+// still the caller's.
+func (r *room) enter(j *index.Job, now time.Time) bool {
+	if r.jammed(now) {
+		r.counts.RejectedWait.Add(1)
+		return false
+	}
+	j.Entered = now
+	j.Due = now.Add(r.row.Slice)
+	if j.Deadline.Before(j.Due) {
+		j.Due = j.Deadline
+	}
+	if !r.queue.Push(j) {
+		r.counts.RejectedFull.Add(1)
+		return false
+	}
+	r.summon()
+	return true
+}
+
+// jammed reports whether the head of the queue has waited so long that what
+// comes now would only wait longer.
+func (r *room) jammed(now time.Time) bool {
+	return r.row.MaxWait > 0 && r.queue.Len() > 0 && r.oldest(now) > r.row.MaxWait
+}
+
+// oldest returns how long the head of the queue has waited.
+func (r *room) oldest(now time.Time) (d time.Duration) {
+	r.queue.Oldest(func(j *index.Job) { d = now.Sub(j.Entered) })
+	return max(d, 0)
+}
+
+// summon sends a worker for what waits, unless as many as the width allows are
+// out. A backlog longer than the width widens it first.
+func (r *room) summon() {
+	w := r.width.Load()
+	if int(w) < r.row.Workers.Max && r.queue.Len() > int(w) {
+		r.width.CompareAndSwap(w, w+1)
+	}
+	for {
+		n := r.working.Load()
+		if n >= r.width.Load() {
+			return
+		}
+		if r.working.CompareAndSwap(n, n+1) {
+			break
+		}
+	}
+	if r.pool.Submit(r.drain) != nil {
+		r.working.Add(-1) // closing, or every spare is between two tasks: those look again
+	}
+}
+
+// work is a worker's turn: it takes batches until nothing waits.
+func (r *room) work() {
+	h := r.takeHand()
+	defer func() {
+		r.giveHand(h)
+		r.working.Add(-1)
+		if r.queue.Len() > 0 { // it came between the last look and the line above
+			r.summon()
+		}
+	}()
+	for {
+		n := r.queue.PopUpTo(h.batch[:r.share(len(h.batch))])
+		if n == 0 {
+			return
+		}
+		r.batch(h, h.batch[:n])
+		clear(h.batch[:n])
+	}
+}
+
+// share is how much of the backlog one worker takes: a full batch from a long
+// queue, but not what another worker could begin at once.
+func (r *room) share(most int) int {
+	return min(max(r.queue.Len()/int(r.width.Load()), 1), most)
+}
+
+// batch works off the jobs of one batch and sends each on.
+func (r *room) batch(h *hand, js []*index.Job) {
+	r.busy.Add(1)
+	defer r.busy.Add(-1)
+	r.last.Store(int32(len(js)))
+	settler, _ := r.row.Step.(Settler)
+	h.ready = h.ready[:0]
+	for _, j := range js {
+		k := r.attempt(h, j, settler != nil)
+		if settler != nil && k == index.OK {
+			h.ready = append(h.ready, j)
+			continue
+		}
+		r.rate.add(1)
+		r.done(j, k)
+	}
+	if len(h.ready) == 0 {
+		return
+	}
+	h.kinds = append(h.kinds[:0], make([]index.Kind, len(h.ready))...)
+	r.settle(h, settler)
+	r.rate.add(len(h.ready))
+	for i, j := range h.ready {
+		r.count(h.kinds[i])
+		r.done(j, h.kinds[i])
+	}
+	clear(h.ready)
+}
+
+// attempt runs the step, unless the slice ran out in the queue: work that
+// nobody waits for any more is the most expensive work there is.
+func (r *room) attempt(h *hand, j *index.Job, prepare bool) index.Kind {
+	now := time.Now()
+	r.counts.Wait.Observe(now.Sub(j.Entered))
+	if now.After(j.Due) || !r.wanted(j) {
+		r.counts.Expired.Add(1)
+		return index.Late
+	}
+	if prepare { // the fuse watches the settling
+		k := r.guard(j)
+		if k != index.OK {
+			r.count(k)
+		}
+		return k
+	}
+	report, err := r.fuse.allow()
+	if err != nil {
+		r.counts.Skipped.Add(1)
+		return index.Down
+	}
+	h.take(j.Due, report)
+	k := r.guard(j)
+	h.drop(k)
+	r.count(k)
+	return k
+}
+
+// guard runs the step for one job; a panic costs that job and no other.
+func (r *room) guard(j *index.Job) (k index.Kind) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.counts.Panics.Add(1)
+			k = index.Broken
+		}
+	}()
+	return index.KindOf(r.row.Step.Do(j))
+}
+
+// settle makes the prepared jobs of a batch true.
+func (r *room) settle(h *hand, s Settler) {
+	for i := range h.kinds {
+		h.kinds[i] = index.Down
+	}
+	report, err := r.fuse.allow()
+	if err != nil {
+		r.counts.Skipped.Add(uint64(len(h.ready)))
+		return
+	}
+	h.take(h.ready[0].Due, report)
+	defer func() {
+		if p := recover(); p != nil {
+			r.counts.Panics.Add(1)
+			for i := range h.kinds {
+				h.kinds[i] = index.Broken
+			}
+		}
+		worst := index.OK
+		for _, k := range h.kinds {
+			if failure(k) {
+				worst = k
+			}
+		}
+		h.drop(worst)
+	}()
+	s.Settle(h.ready, h.kinds)
+}
+
+func (r *room) count(k index.Kind) {
+	switch {
+	case k == index.OK:
+		r.counts.Found.Add(1)
+	case !failure(k):
+		r.counts.Missed.Add(1)
+	default:
+		r.counts.Failed.Add(1)
+	}
+}
+
+func (r *room) takeHand() *hand {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if n := len(r.free); n > 0 {
+		h := r.free[n-1]
+		r.free = r.free[:n-1]
+		return h
+	}
+	h := &hand{batch: make([]*index.Job, max(r.row.Batch, 1))}
+	r.hands = append(r.hands, h)
+	return h
+}
+
+func (r *room) giveHand(h *hand) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.free = append(r.free, h)
+}
+
+func (h *hand) take(due time.Time, report func(error)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.out, h.due, h.report = true, due, report
+}
+
+// drop reports how the call in hand ended, unless the watch has already
+// reported it as hanging.
+func (h *hand) drop(k index.Kind) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.report != nil {
+		h.report(k)
+	}
+	h.out, h.report = false, nil
+}
+
+// watch tells the fuse of steps that are past their slice and still out, anew
+// for every slice they overstay. Store calls take no context: without this a
+// store that hangs would keep every worker and never trip the fuse.
+func (r *room) watch(now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, h := range r.hands {
+		h.overdue(now, r)
+	}
+}
+
+func (h *hand) overdue(now time.Time, r *room) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.out || !now.After(h.due) {
+		return
+	}
+	h.due = now.Add(r.row.Slice)
+	if h.report == nil {
+		if report, err := r.fuse.allow(); err == nil {
+			report(index.Late)
+		}
+		return
+	}
+	h.report(index.Late)
+	h.report = nil
+}
+
+// relax narrows an idle room by one worker.
+func (r *room) relax() {
+	if w := r.width.Load(); int(w) > max(r.row.Workers.Min, 1) && r.queue.Len() == 0 {
+		r.width.CompareAndSwap(w, w-1)
+	}
+}
+
+// retryAfter is how long the queue will take to drain at its present rate,
+// plus up to a second so that those refused together do not return together.
+func (r *room) retryAfter() time.Duration {
+	return r.rate.toDrain(r.queue.Len()) + time.Duration(rand.Int64N(int64(time.Second)))
+}
+
+func (r *room) stats(now time.Time) index.RoomStats {
+	return index.RoomStats{
+		Name: r.row.Name, Depth: r.queue.Len(), Capacity: r.queue.Cap(), OldestWait: r.oldest(now),
+		Busy: int(r.busy.Load()), Workers: int(r.width.Load()), Batch: r.row.Batch, LastBatch: int(r.last.Load()),
+		Slice: r.row.Slice, Breaker: r.fuse.state(), Counts: &r.counts,
+	}
+}
+
+// close lets the workers finish what waits, then ends the pool. It returns
+// false when ctx ended first: then a step is still out.
+func (r *room) close(ctx context.Context) bool {
+	r.queue.Close()
+	defer r.pool.Release()
+	for r.queue.Len() > 0 || r.working.Load() > 0 {
+		if ctx.Err() != nil {
+			return false
+		}
+		if r.queue.Len() > 0 {
+			r.summon()
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return true
+}
+
+// A drainRate says how fast a room works, from what it did in the last second
+// or so.
+type drainRate struct {
+	done atomic.Uint64
+
+	mu sync.Mutex
+	// Fields below are protected by mu.
+	at      time.Time
+	seen    uint64
+	perUnit float64 // jobs a second
+}
+
+func (d *drainRate) add(n int) { d.done.Add(uint64(n)) }
+
+// sample is called by the usher every now and then.
+func (d *drainRate) sample(now time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := d.done.Load()
+	if !d.at.IsZero() {
+		if s := now.Sub(d.at).Seconds(); s > 0 {
+			d.perUnit = d.perUnit/2 + float64(n-d.seen)/s/2
+		}
+	}
+	d.at, d.seen = now, n
+}
+
+// toDrain returns how long depth jobs will take, a second to half a minute.
+func (d *drainRate) toDrain(depth int) time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.perUnit < 1 {
+		return time.Second
+	}
+	return min(max(time.Duration(float64(depth)/d.perUnit*float64(time.Second)), time.Second), 30*time.Second)
+}

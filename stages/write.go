@@ -1,0 +1,166 @@
+package stages
+
+import (
+	"log/slog"
+	"time"
+
+	"svcindex/index"
+)
+
+// A Scribe is the step of the write room: it inflates, hashes and decodes
+// bodies, one job at a time on many workers, and makes a batch of them durable
+// with one commit.
+type Scribe struct {
+	Writer  index.Writer
+	Gens    *index.Generations
+	Cache   index.Cache
+	Tasks   *Tasks
+	Limit   BodyLimit
+	Counts  *index.LookupCounts
+	Changed func(kind string, k *index.Key) // told of every durable change; must not wait
+	Log     *slog.Logger
+}
+
+var _ Settler = (*Scribe)(nil)
+
+// Do implements Step: it prepares j.Write.
+func (s *Scribe) Do(j *index.Job) error {
+	if j.Ask == index.AskTask {
+		doc, ok := s.Tasks.State(j.Text)
+		if !ok {
+			return index.Missing
+		}
+		j.Answer.Doc = doc
+		return nil
+	}
+	d := decoder{limit: s.Limit, now: time.Now().Unix()}
+	var err error
+	if j.Op == index.Reindex {
+		err = s.Tasks.decode(&d, j)
+	} else {
+		err = d.decode(j)
+	}
+	if err != nil {
+		if r, ok := err.(*Refusal); ok {
+			j.Answer.Reason = r.Reason
+		}
+		return index.KindOf(err)
+	}
+	j.Hash = s.Gens.Hash(&j.Write.Key) // of some writes only the body tells the key
+	return nil
+}
+
+// Settle implements Settler.
+func (s *Scribe) Settle(js []*index.Job, kinds []index.Kind) {
+	ms := make([]*index.Mutation, 0, len(js))
+	for _, j := range js {
+		if j.Ask == index.AskWrite {
+			ms = append(ms, j.Write)
+		}
+	}
+	var err error
+	if len(ms) > 0 {
+		err = s.Writer.Commit(ms)
+	}
+	for i, j := range js {
+		kinds[i] = s.outcome(j, err)
+	}
+}
+
+// outcome says what became of one job of a committed batch. The generation
+// moves after the commit and before the answer, so that whoever asks after the
+// answer cannot be given what was known before.
+func (s *Scribe) outcome(j *index.Job, err error) index.Kind {
+	if j.Ask != index.AskWrite {
+		return index.OK
+	}
+	m := j.Write
+	if m.Op == index.Reindex && (err != nil || m.Err != nil || m.TaskID != m.Idem.TaskID) {
+		s.Tasks.drop(m.Idem.TaskID) // refused, or a repetition of an earlier one
+	}
+	if err != nil {
+		return index.KindOf(err)
+	}
+	if m.Err != nil {
+		if _, bare := m.Err.(index.Kind); !bare {
+			j.Answer.Reason = m.Err.Error() // constant, by the rule on error messages
+		}
+		j.Answer.Seq = m.Current
+		return index.KindOf(m.Err)
+	}
+	if m.Op != index.Reindex {
+		s.Gens.Bump(j.Hash)
+		s.Cache.Forget(j.Hash, &m.Key)
+	}
+	s.tell(m)
+	s.document(j)
+	return index.OK
+}
+
+func (s *Scribe) tell(m *index.Mutation) {
+	kind := ""
+	switch m.Op {
+	case index.PutProviders, index.DeleteProvider:
+		s.Counts.ProviderSetChanges.Add(1)
+		kind = "provider_set"
+	case index.PutName, index.DeleteName:
+		kind = "name"
+	case index.PutManifest:
+		kind = "manifest"
+	case index.Pin, index.Unpin:
+		kind = "pin"
+	case index.Reindex:
+		s.Tasks.begin(m.TaskID)
+		kind = "admin"
+	}
+	if s.Changed != nil {
+		s.Changed(kind, &m.Key)
+	}
+}
+
+// document makes the body of the answer to a write.
+func (s *Scribe) document(j *index.Job) {
+	m, a := j.Write, &j.Answer
+	switch m.Op {
+	case index.PutManifest:
+		a.Created = m.Created
+		a.Location = "/manifests/" + m.Key.String()
+		a.Doc = manifestDoc{m.Key.String(), len(m.Manifest), false}
+	case index.PutName, index.DeleteName:
+		a.Doc = nameDoc{
+			m.Key.String(), m.Record.CID.String(), m.Record.Seq, m.Record.IssuedAt, m.Record.ExpiresAt, m.Record.Deleted,
+		}
+	case index.PutProviders:
+		a.Doc = storedDoc{m.Stored}
+	case index.Reindex:
+		a.Location = "/admin/tasks/" + m.TaskID
+		a.Doc = taskDoc{m.TaskID}
+	default:
+		a.Doc = okDoc{true}
+	}
+}
+
+type (
+	manifestDoc struct {
+		CID       string `json:"cid"`
+		Size      int    `json:"size"`
+		Announced bool   `json:"announced"`
+	}
+	nameDoc struct {
+		Name        string `json:"name"`
+		ManifestCID string `json:"manifest_cid"`
+		Seq         uint64 `json:"seq"`
+		IssuedAt    int64  `json:"issued_at,omitempty"`
+		ExpiresAt   int64  `json:"expires_at,omitempty"`
+		Deleted     bool   `json:"deleted,omitempty"`
+	}
+	storedDoc struct {
+		Stored int `json:"stored"`
+	}
+	taskDoc struct {
+		TaskID string `json:"task_id"`
+	}
+	okDoc struct {
+		OK bool `json:"ok"`
+	}
+)
