@@ -12,8 +12,8 @@ import (
 // for its body. last: nothing follows it in the input. more: another head may
 // be read for the same flight.
 func (c *conn) accept(f *flight, h *head, now time.Time, last bool) (more bool) {
-	var r request
-	refused := readTarget(h.method, h.target, &r)
+	r := &c.loop.asked
+	refused := readTarget(h.method, h.target, r)
 	body := h.length > 0 || h.chunked
 	var s *slot
 	wait := refused == nil && (body || r.ask == index.AskWrite || r.ask == index.AskTask)
@@ -22,9 +22,9 @@ func (c *conn) accept(f *flight, h *head, now time.Time, last bool) (more bool) 
 	} else {
 		s = f.slot()
 	}
-	c.describe(s, h, &r, now, last)
+	c.describe(s, h, r, now, last)
 	if refused == nil {
-		refused = c.admit(s, h, &r)
+		refused = c.admit(s, h, r)
 	}
 	if refused == nil && wait {
 		keep := r.ask == index.AskWrite

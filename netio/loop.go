@@ -30,7 +30,7 @@ type loop struct {
 	ticking   bool            // a tick is scheduled
 	free      []*flight
 	landed    []*flight // scratch of drain
-	closing   []*conn   // close when they have been written out
+	asked     request   // scratch of accept
 	entropy   [10]byte  // of correlation ids; counts up
 	runTick   gnet.Runnable
 	runSweep  gnet.Runnable

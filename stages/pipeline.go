@@ -23,6 +23,7 @@ type Config struct {
 
 	Gens   *index.Generations
 	Render index.Renderer
+	Counts *index.LookupCounts
 }
 
 // A Pipeline is the rooms in order. It implements index.Resolver.
@@ -32,7 +33,7 @@ type Pipeline struct {
 	rooms   []*room
 	write   *room
 	desk    *desk
-	lookups index.LookupCounts
+	lookups *index.LookupCounts
 	closing atomic.Bool
 	stop    chan struct{}
 	usher   sync.WaitGroup
@@ -42,7 +43,7 @@ var _ index.Resolver = (*Pipeline)(nil)
 
 // Build makes the rooms and starts the usher. Close ends them.
 func Build(cfg Config) (*Pipeline, error) {
-	p := &Pipeline{cfg: cfg, desk: newDesk(cfg.MaxInflight, cfg.MaxJoined), stop: make(chan struct{})}
+	p := &Pipeline{cfg: cfg, lookups: cfg.Counts, desk: newDesk(cfg.MaxInflight, cfg.MaxJoined), stop: make(chan struct{})}
 	var err error
 	if p.cache, err = newCacheRoom(cfg.Cache, cfg.Loops, p); err != nil {
 		return nil, err
@@ -274,7 +275,7 @@ func (p *Pipeline) observe(j *index.Job) {
 }
 
 // Counts returns the live counters of look-ups.
-func (p *Pipeline) Counts() *index.LookupCounts { return &p.lookups }
+func (p *Pipeline) Counts() *index.LookupCounts { return p.lookups }
 
 // Stats returns what each stage shows of itself.
 func (p *Pipeline) Stats() []index.RoomStats {

@@ -1,0 +1,54 @@
+# `make` alone prints what there is.
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT  ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+BIN     := bin/svc-index
+FUZZ    ?= 10m
+
+.PHONY: help build run test quick race lint floors corpus bench fuzz faults clean
+
+help: ## print the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build bin/svc-index
+	@mkdir -p bin
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/svc-index
+
+run: build ## build, start the server, publish the Go tree into it, show it answering
+	@deploy/run.sh $(BIN)
+
+test: lint ## everything CI runs: linters, all tests under the race detector, the corpus
+	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
+	$(GO) test -tags rig -timeout 20m ./cmd/... ./stages/fakenet/...
+
+quick: ## all tests, without the race detector
+	$(GO) test ./...
+
+lint: ## gofmt, vet, staticcheck
+	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo "run gofmt -w on the files above"; exit 1; }
+	$(GO) vet ./...
+	$(GO) vet -tags rig ./...
+	$(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
+
+floors: ## the laws of the house: imports go down, one door for each library
+	$(GO) test -run 'Floors|Doors' .
+
+corpus: ## the HTTP/1 corpus in all four split modes, over TCP and the Unix socket
+	$(GO) test -count 1 -v -run Corpus ./cmd/svc-index
+
+bench: ## micro-benchmarks with allocations
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+fuzz: ## every fuzz target for FUZZ (10m) each
+	@for p in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+	    echo "== $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZ) $$p || exit 1; \
+	  done; done
+
+faults: ## the slow suite: kill -9, SIGTERM, frozen disk, overload, slow clients (about 20 minutes)
+	$(GO) test -tags rig -count 1 -v -timeout 60m -run '^TestFault' ./testing/faults -args -full
+
+clean: ## remove what was built
+	rm -rf bin

@@ -1,0 +1,65 @@
+//go:build rig
+
+package main
+
+import (
+	"log/slog"
+	"os"
+	"os/signal"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"svcindex/index"
+	"svcindex/stages/fakenet"
+)
+
+// rigSeams reads what a rig wants from its environment:
+//
+//	RIG_DB_DELAY=5ms     every read of the database takes so long
+//	RIG_DB_FREEZE=30s    SIGUSR1 makes it hang for so long
+//	RIG_NET=SEED         a fake network is the dht stage
+//	RIG_BOOM=name:x      a look-up of this key panics in the database stage
+func rigSeams(log *slog.Logger) seams {
+	s := seams{store: func(inner index.Store) index.Store { return newRigStore(inner, log) }}
+	if seed, err := strconv.ParseUint(os.Getenv("RIG_NET"), 10, 32); err == nil {
+		s.network = fakenet.Net{Seed: seed, Known: .5, Median: 40 * time.Millisecond, P99: 400 * time.Millisecond}
+	}
+	return s
+}
+
+// A rigStore is a slow disk, or one that hangs.
+type rigStore struct {
+	inner  index.Store
+	delay  time.Duration
+	frozen atomic.Int64 // until when, unix ns
+	boom   string
+}
+
+func newRigStore(inner index.Store, log *slog.Logger) *rigStore {
+	r := &rigStore{inner: inner, boom: os.Getenv("RIG_BOOM")}
+	r.delay, _ = time.ParseDuration(os.Getenv("RIG_DB_DELAY"))
+	hang, _ := time.ParseDuration(os.Getenv("RIG_DB_FREEZE"))
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGUSR1)
+	go func() {
+		for range c {
+			log.Info("rig: the database hangs", "for", hang.String())
+			r.frozen.Store(time.Now().Add(hang).UnixNano())
+		}
+	}()
+	return r
+}
+
+// Get implements index.Store.
+func (r *rigStore) Get(j *index.Job) error {
+	if r.boom != "" && j.Key.String() == r.boom {
+		panic("rig: boom")
+	}
+	if until := time.Unix(0, r.frozen.Load()); time.Now().Before(until) {
+		time.Sleep(time.Until(until))
+	}
+	time.Sleep(r.delay)
+	return r.inner.Get(j)
+}

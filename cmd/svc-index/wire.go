@@ -1,0 +1,296 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"time"
+
+	"svcindex/auth"
+	"svcindex/bus"
+	"svcindex/config"
+	"svcindex/index"
+	"svcindex/netio"
+	"svcindex/stages"
+	"svcindex/stages/leveldb"
+	"svcindex/stages/ram"
+	"svcindex/telemetry"
+)
+
+// A house is a running server, plugged together:
+//
+//	socket ─▶ netio ─▶ cache ─▶ db ─▶ (dht) ─▶ network
+//	   ▲         │       │       │       │
+//	   └─────────┴───────┴───────┴───────┘   answers go straight home
+//	             └─▶ write ─▶ db             one commit for many
+//
+// build opens it bottom-up; close, read downwards, is the shutdown plan.
+type house struct {
+	cfg   config.Config
+	log   *slog.Logger
+	ready *telemetry.Readiness
+
+	bus    *bus.Bus
+	store  *leveldb.DB
+	cache  *ram.Cache
+	tasks  *stages.Tasks
+	line   *stages.Pipeline
+	server *netio.Server
+	admin  *telemetry.Server
+
+	listener sync.WaitGroup // to the bus
+	addr     net.Addr
+}
+
+// seams are where tests and rigs put something else in place of the real
+// thing. All nil in a release.
+type seams struct {
+	store   func(index.Store) index.Store
+	writer  func(index.Writer) index.Writer
+	network index.Discoverer
+}
+
+// build opens the house. On an error everything opened before is closed.
+func build(cfg config.Config, log *slog.Logger, s seams) (h *house, err error) {
+	h = &house{cfg: cfg, log: log, ready: telemetry.NewReadiness(log), bus: bus.New(busDepth)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, h.close(context.Background()))
+		}
+	}()
+	h.ready.Set(telemetry.ConfigLoaded, nil)
+	h.ready.Set(telemetry.DHTClientReady, nil) // switched off counts as held
+	h.attachBus()
+
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return h, fmt.Errorf("data_dir: %w; choose one with --data", err)
+	}
+	integrity := new(index.IntegrityCounts)
+	_, nodeID, err := auth.Identity(cfg.DataDir)
+	if err != nil {
+		return h, err
+	}
+	token, err := auth.AdminToken(cfg.DataDir, true)
+	if err != nil {
+		return h, err
+	}
+	h.store, err = leveldb.Open(leveldb.Options{
+		Path: cfg.DBPath(), Sync: cfg.DB.Sync, MinFree: int64(cfg.DB.MinFree), Log: log, Integrity: integrity,
+	})
+	if err != nil {
+		return h, err
+	}
+	h.ready.Watch(telemetry.DBOpen, h.dbReady)
+
+	gens := index.NewGenerations()
+	h.cache = ram.New(ram.Options{
+		Bytes: int(cfg.Cache.Bytes), TTL: time.Duration(cfg.Cache.TTL),
+		NegTTL: time.Duration(cfg.Cache.NegTTL), StaleFor: time.Duration(cfg.Cache.StaleFor),
+	}, gens)
+	pages := &netio.Pages{Now: time.Now, Rank: index.Rank{
+		Bias: cfg.Rank.RegionBias, HalfLife: time.Duration(cfg.Rank.FreshnessHalfLife).Seconds(),
+	}}
+	h.tasks = stages.NewTasks(gens, h.cache)
+	if err := h.buildLine(gens, pages, s); err != nil {
+		return h, err
+	}
+	return h, h.open(gens, pages, integrity, nodeID, token)
+}
+
+// buildLine makes the pipeline from the table of rooms.
+func (h *house) buildLine(gens *index.Generations, pages *netio.Pages, s seams) (err error) {
+	cfg, st := &h.cfg, &h.cfg.Stages
+	var store index.Store = h.store
+	var writer index.Writer = h.store
+	if s.store != nil {
+		store = s.store(store)
+	}
+	if s.writer != nil {
+		writer = s.writer(writer)
+	}
+	counts := new(index.LookupCounts)
+	scribe := &stages.Scribe{
+		Writer: writer, Gens: gens, Cache: h.cache, Tasks: h.tasks, Counts: counts, Changed: h.publish,
+		Limit: stages.BodyLimit{Bytes: int64(cfg.Limits.Body), Ratio: int64(cfg.Limits.DecompressRatio)},
+	}
+	rooms := []stages.Row{
+		row("db", &st.DB, stages.Shelf{Store: store}),
+	}
+	if s.network != nil {
+		rooms = append(rooms, row("dht", &st.DHT, stages.Scout{Network: s.network}))
+	}
+	h.line, err = stages.Build(stages.Config{
+		Cache: stages.CacheRow{
+			Name: "cache", Cache: h.cache, Gens: gens, Depth: st.Cache.Depth, Batch: st.Cache.Batch,
+			Slice: time.Duration(st.Cache.Slice), Breaker: breaker(st.Cache.Breaker),
+		},
+		Rooms: rooms, Write: row("write", &st.Write, scribe),
+		Loops: runtime.GOMAXPROCS(0), Budget: time.Duration(cfg.Budget.Resolve),
+		MaxInflight: cfg.Limits.Inflight, MaxJoined: cfg.Limits.Joined,
+		Gens: gens, Render: pages, Counts: counts,
+	})
+	if err == nil {
+		h.tasks.Attach(h.line)
+	}
+	return err
+}
+
+func row(name string, s *config.Stage, step stages.Step) stages.Row {
+	return stages.Row{
+		Name: name, Step: step, Depth: s.Depth, Workers: stages.Range{Min: s.WorkersMin, Max: s.WorkersMax},
+		Batch: s.Batch, Slice: time.Duration(s.Slice), MaxWait: time.Duration(s.MaxWait), Breaker: breaker(s.Breaker),
+	}
+}
+
+func breaker(b config.Breaker) stages.Breaker {
+	return stages.Breaker{
+		Window: time.Duration(b.Window), TripRatio: b.TripRatio, MinRequests: uint32(b.MinRequests),
+		Cooldown: time.Duration(b.Cooldown), Probes: uint32(b.Probes),
+	}
+}
+
+// open lets clients in: the admin listener first, so that somebody can see why
+// the public one does not come up.
+func (h *house) open(gens *index.Generations, pages *netio.Pages, integrity *index.IntegrityCounts, nodeID, token string) (err error) {
+	cfg, l := &h.cfg, &h.cfg.Limits
+	h.server, err = netio.New(netio.Options{
+		Loops: runtime.GOMAXPROCS(0), HeadBytes: int(l.HeadBytes), BodyBytes: int64(l.Body),
+		BufferedBytes: int64(l.BufferedBytes), MaxConns: l.Conns(), ConnsPerIP: l.ConnsPerIP,
+		RequestTimeout: time.Duration(l.RequestTimeout), IdleTimeout: time.Duration(l.IdleTimeout),
+		Budget: time.Duration(cfg.Budget.Resolve), WriteTimeout: time.Duration(l.WriteTimeout),
+		Gens: gens, Authorize: func(given []byte) bool { return authorized(given, token) }, Ready: h.ready.Body,
+		Version: versionBody(nodeID), ReasonRatio: stages.ReasonRatio, Log: h.log,
+	}, pages, h.line)
+	if err != nil {
+		return err
+	}
+	h.admin = telemetry.New(telemetry.Sources{
+		Rooms: h.line.Stats, Net: h.server.Counts(), Cache: h.cache.Counts(), CacheSize: h.cache.Len,
+		Lookups: h.line.Counts(), Integrity: integrity, Bus: h.bus.Lagged, Ready: h.ready,
+		Version: versionDoc{"svc-index", version, commit, runtime.Version(), nodeID},
+		Stages:  h.extra,
+	}, h.log)
+	if err := h.admin.Listen(cfg.Admin); err != nil {
+		return err
+	}
+	if h.addr, err = h.server.Listen(cfg.Listen); err != nil {
+		return err
+	}
+	if cfg.UDS.Path != "" {
+		path, err := filepath.Abs(cfg.UDS.Path)
+		if err != nil {
+			return fmt.Errorf("uds.path: %w", err)
+		}
+		if err := h.server.ListenUnix(path); err != nil {
+			return err
+		}
+	}
+	h.ready.Set(telemetry.ListenersBound, nil)
+	return nil
+}
+
+// authorized judges an Authorization field: Bearer and the token.
+func authorized(given []byte, token string) bool {
+	const scheme = "bearer "
+	if len(given) <= len(scheme) || !equalFold(given[:len(scheme)], scheme) {
+		return false
+	}
+	return auth.TokenEqual(given[len(scheme):], token)
+}
+
+func equalFold(b []byte, lower string) bool {
+	for i, c := range b {
+		if c >= 'A' && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		if c != lower[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// dbReady says whether the store can be trusted now. A store that only refuses
+// writes still serves reads.
+func (h *house) dbReady() error {
+	err := h.store.Ready()
+	if err != nil && h.store.ReadOnly() {
+		return telemetry.Degraded(err)
+	}
+	return err
+}
+
+// extra is what /debug/stages shows beside the rooms.
+func (h *house) extra() any {
+	errands, waiting := h.line.Inflight()
+	return map[string]any{
+		"errands": errands, "askers_waiting": waiting, "cache_entries": h.cache.Len(),
+		"connections": h.server.Counts().Conns.Load(), "buffered_bytes": h.server.Counts().BufferedBytes.Load(),
+	}
+}
+
+// busDepth is how many changes may wait for one listener before it lags.
+const busDepth = 1024
+
+// publish puts a durable change on the bus.
+func (h *house) publish(kind string, k *index.Key) {
+	h.bus.Publish(bus.Event{Kind: kind, Key: k.String(), At: time.Now()})
+}
+
+// attachBus gives the bus its first listener: the log, at its finest level.
+func (h *house) attachBus() {
+	events, _ := h.bus.Subscribe()
+	h.listener.Go(func() {
+		for e := range events {
+			h.log.Debug("change", "kind", e.Kind, "key", e.Key, "at", e.At)
+		}
+	})
+	h.ready.Watch(telemetry.BusAttached, func() error {
+		if h.bus.Subscribers() == 0 {
+			return errors.New("nobody listens to the change bus")
+		}
+		return nil
+	})
+}
+
+// close takes the house down, front to back: readiness off, no more work,
+// rooms drained, replies out, disk closed last. What ctx does not give time
+// for is cut short, and said.
+func (h *house) close(ctx context.Context) error {
+	var errs []error
+	h.ready.Drain()
+	if h.server != nil {
+		errs = append(errs, h.server.Drain(ctx))
+	}
+	if h.tasks != nil {
+		h.tasks.Close()
+	}
+	stuck := false
+	if h.line != nil {
+		err := h.line.Close(ctx)
+		stuck = err != nil
+		errs = append(errs, err)
+	}
+	if h.server != nil {
+		errs = append(errs, h.server.Stop())
+	}
+	if h.admin != nil {
+		errs = append(errs, h.admin.Close(ctx))
+	}
+	h.bus.Close()
+	h.listener.Wait()
+	if h.cache != nil {
+		h.cache.Close()
+	}
+	if h.store != nil && !stuck { // a store that hangs in a call hangs in Close, too
+		errs = append(errs, h.store.Close())
+		h.ready.Close()
+	}
+	return errors.Join(errs...)
+}

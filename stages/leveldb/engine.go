@@ -1,0 +1,201 @@
+package leveldb
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+
+	goleveldb "github.com/syndtr/goleveldb/leveldb"
+	ldberrors "github.com/syndtr/goleveldb/leveldb/errors"
+	"github.com/syndtr/goleveldb/leveldb/filter"
+	"github.com/syndtr/goleveldb/leveldb/iterator"
+	"github.com/syndtr/goleveldb/leveldb/opt"
+	"github.com/syndtr/goleveldb/leveldb/storage"
+	"github.com/syndtr/goleveldb/leveldb/util"
+
+	"svcindex/index"
+)
+
+// An engine is one opening of the directory. A store that heals goes through
+// several.
+type engine struct {
+	// mu is held for reading by whoever uses db. Retiring takes it for good, so
+	// that nobody reads from a file that is being closed.
+	mu sync.RWMutex
+
+	// Immutable.
+	db    *goleveldb.DB
+	files *files
+	found inspection // what was there before
+}
+
+const (
+	writeBuffer  = 8 << 20  // bytes of journal before they become a table; two are in memory at worst
+	blockCache   = 32 << 20 // bytes of blocks kept
+	openTables   = 64       // descriptors for tables, of a process that needs them for sockets
+	tableSize    = 8 << 20  // bytes of a table; larger ones make 64 descriptors go further
+	bloomBitsKey = 10       // a miss then reads a table once in a hundred
+)
+
+func engineOptions(readOnly bool) *opt.Options {
+	return &opt.Options{
+		Filter:                 filter.NewBloomFilter(bloomBitsKey),
+		BlockCacheCapacity:     blockCache,
+		OpenFilesCacheCapacity: openTables,
+		WriteBuffer:            writeBuffer,
+		CompactionTableSize:    tableSize,
+		Compression:            opt.SnappyCompression,
+		// StrictJournal is left out: it refuses the torn tail that every crash
+		// leaves. inspect tells the two apart.
+		Strict: opt.DefaultStrict,
+		// A batch larger than the write buffer would go round the journal, and
+		// round our numbers.
+		DisableLargeBatchTransaction: true,
+		NoWriteMerge:                 true, // there is one writer
+		DisableSeeksCompaction:       true, // a read must not make the disk write
+		ReadOnly:                     readOnly,
+		ErrorIfMissing:               readOnly,
+	}
+}
+
+// openEngine locks the directory, inspects it and, when nothing is wrong,
+// opens it. The tally is that of the last batch.
+func (d *DB) openEngine(readOnly bool) (*engine, tally, error) {
+	stor, err := openFiles(d.opt.Path, readOnly)
+	if err != nil {
+		return nil, tally{}, err
+	}
+	e := &engine{files: &files{Storage: stor, dir: d.opt.Path, log: d.log, stat: &d.fileStats, failed: d.fileFailed}}
+	t, err := e.open(d.opt.Path, readOnly, d.opt.wrap)
+	if err != nil {
+		return nil, tally{}, errors.Join(err, stor.Close())
+	}
+	return e, t, nil
+}
+
+func (e *engine) open(dir string, readOnly bool, wrap func(storage.Storage) storage.Storage) (t tally, err error) {
+	if e.found, err = inspect(dir); err != nil {
+		return t, explain(dir, err)
+	}
+	if err := e.found.err(dir); err != nil {
+		return t, err
+	}
+	if wrap != nil {
+		e.files.Storage = wrap(e.files.Storage)
+	}
+	if e.db, err = openSafely(e.files, engineOptions(readOnly)); err != nil {
+		return t, explain(dir, err)
+	}
+	if t, err = e.checkTally(dir); err != nil {
+		return t, errors.Join(err, e.db.Close())
+	}
+	return t, nil
+}
+
+// openSafely opens, and survives the damage that makes goleveldb panic.
+func openSafely(s storage.Storage, o *opt.Options) (db *goleveldb.DB, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			db, err = nil, fmt.Errorf("goleveldb gave up: %v: %w\n%s", p, index.Broken, debug.Stack())
+		}
+	}()
+	db, err = goleveldb.Open(s, o)
+	if ldberrors.IsCorrupted(err) {
+		err = fmt.Errorf("%w: %w", err, index.Broken)
+	}
+	return db, err
+}
+
+// checkTally holds what goleveldb replayed to what its journals held: the last
+// batch of the journals must be the last batch of the store.
+func (e *engine) checkTally(dir string) (tally, error) {
+	key := []byte(keyBatch)
+	value, err := e.db.Get(key, nil)
+	if errors.Is(err, goleveldb.ErrNotFound) {
+		if e.found.last == 0 && e.isEmpty() {
+			return tally{}, nil
+		}
+		return tally{}, refusal(dir, "it holds rows, but not the number of the last batch")
+	}
+	if err != nil {
+		return tally{}, explain(dir, err)
+	}
+	payload, ok := unframe(key, value)
+	t, whole := parseTally(payload)
+	if !ok || !whole {
+		return tally{}, refusal(dir, "the number of the last batch does not match its digest")
+	}
+	if e.found.last != 0 && t.Batch != e.found.last {
+		return tally{}, refusal(dir, fmt.Sprintf("the journals end with batch %d, but after their replay the store ends with %d", e.found.last, t.Batch))
+	}
+	return t, e.checkFormat(dir)
+}
+
+func (e *engine) checkFormat(dir string) error {
+	key := []byte(keyFormat)
+	value, err := e.db.Get(key, nil)
+	if err != nil {
+		return refusal(dir, "it does not say its format: "+err.Error())
+	}
+	payload, ok := unframe(key, value)
+	if !ok || !bytes.Equal(payload, []byte{format}) {
+		return refusal(dir, fmt.Sprintf("format %v was found, this program knows %d: use the program that wrote it", payload, format))
+	}
+	return nil
+}
+
+func refusal(dir, what string) error {
+	return fmt.Errorf("leveldb: %s: %s; %s: %w", dir, what, advice, index.Broken)
+}
+
+func (e *engine) isEmpty() bool {
+	it := e.iterate(nil, nil)
+	defer it.Release()
+	return !it.First() && it.Error() == nil
+}
+
+// iterate walks the rows from start up to limit (nil: to the end), without
+// pushing what readers use out of the cache. The caller releases it before it
+// returns: an iterator keeps files from being deleted.
+func (e *engine) iterate(start, limit []byte) iterator.Iterator {
+	return e.db.NewIterator(&util.Range{Start: start, Limit: limit}, &opt.ReadOptions{DontFillCache: true})
+}
+
+// write makes a batch durable.
+func (e *engine) write(b *goleveldb.Batch, sync bool) error {
+	return e.db.Write(b, &opt.WriteOptions{Sync: sync, NoWriteMerge: true})
+}
+
+// retire waits for the last reader and closes. There is no way back: later
+// readers find the engine taken.
+func (e *engine) retire() error {
+	e.mu.Lock()
+	return errors.Join(e.db.Close(), e.files.Close())
+}
+
+// read returns the payload of key: Missing when there is none, Broken when it
+// is not what was put, Down when it could not be read. The payload belongs to
+// the caller.
+func (e *engine) read(key []byte) ([]byte, error) {
+	value, err := e.db.Get(key, nil)
+	if err != nil {
+		return nil, readError(err)
+	}
+	payload, ok := unframe(key, value)
+	if !ok {
+		return nil, errDigest
+	}
+	return payload, nil
+}
+
+func readError(err error) error {
+	switch {
+	case errors.Is(err, goleveldb.ErrNotFound):
+		return index.Missing
+	case ldberrors.IsCorrupted(err):
+		return fmt.Errorf("leveldb: reading: %w: %w", err, index.Broken)
+	}
+	return fmt.Errorf("leveldb: reading: %w: %w", err, index.Down)
+}

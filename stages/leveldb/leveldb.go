@@ -1,0 +1,184 @@
+package leveldb
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	goleveldb "github.com/syndtr/goleveldb/leveldb"
+	"github.com/syndtr/goleveldb/leveldb/storage"
+
+	"svcindex/index"
+)
+
+var (
+	_ index.Store  = (*DB)(nil)
+	_ index.Writer = (*DB)(nil)
+)
+
+// Options say where the store is and how it behaves. Only Path must be set.
+type Options struct {
+	Path      string                 // directory; made 0700, its files 0600
+	Sync      bool                   // db.sync. False loses acknowledged writes with the power
+	MinFree   int64                  // db.min_free: bytes of free disk below which writes are Full; 0: off
+	Now       func() time.Time       // nil: time.Now
+	Log       *slog.Logger           // nil: discard
+	Integrity *index.IntegrityCounts // nil: own
+
+	// For tests: what lies between us and the disk.
+	wrap func(storage.Storage) storage.Storage
+	free func(dir string) (int64, error)
+}
+
+// A DB is the store.
+type DB struct {
+	// Immutable.
+	opt       Options
+	log       *slog.Logger
+	now       func() time.Time
+	integrity *index.IntegrityCounts
+	space     *space
+	born      time.Time // the origin of our monotonic times
+
+	// The ways to the writer.
+	calls  chan *call
+	marks  chan index.CID  // manifests whose bytes were found damaged
+	faults chan fault      // why the store should be closed for writes
+	proofs chan chan error // somebody wants a canary written and read
+	quit   chan struct{}
+	close  sync.Once
+	idle   sync.WaitGroup // the writer and the keeper
+
+	// Shared, each a value of its own.
+	engine    atomic.Pointer[engine]
+	epoch     atomic.Pointer[epoch]
+	suspect   atomic.Pointer[suspect]
+	canary    [2]atomic.Pointer[string] // what stands, and what is being written
+	tally     atomic.Pointer[tally]
+	writeAt   atomic.Int64 // when the write under way began; 0: none
+	roundAt   atomic.Int64 // when the keeper's round under way began; 0: none
+	damaged   quarantine
+	fileStats fileStats
+	counts    counts
+
+	// Belong to the writer.
+	txn     txn
+	batch   goleveldb.Batch
+	healed  time.Time     // when the store was last closed for writes and healed
+	backoff time.Duration // how long the next attempt to heal waits
+	cursor  []byte        // where the sweep goes on
+}
+
+// Open opens the store, or says why it must not be opened and what to do. A
+// store that opens has proved that it can write and read.
+func Open(o Options) (*DB, error) {
+	d, err := newDB(o)
+	if err != nil {
+		return nil, err
+	}
+	e, t, err := d.openEngine(false)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.adopt(e, t); err != nil {
+		return nil, errors.Join(err, e.retire())
+	}
+	d.idle.Add(2)
+	go d.write()
+	go d.keep()
+	return d, nil
+}
+
+func newDB(o Options) (*DB, error) {
+	if o.Path == "" {
+		return nil, fmt.Errorf("leveldb: no directory given; set db.path: %w", index.Invalid)
+	}
+	o.Path = filepath.Clean(o.Path)
+	d := &DB{
+		opt: o, log: o.Log, now: o.Now, integrity: o.Integrity,
+		space:   &space{dir: o.Path, free: o.free},
+		born:    time.Now(),
+		calls:   make(chan *call),
+		marks:   make(chan index.CID, marksWaiting),
+		faults:  make(chan fault, 1),
+		proofs:  make(chan chan error),
+		quit:    make(chan struct{}),
+		backoff: backoffMin,
+	}
+	if d.log == nil {
+		d.log = slog.New(slog.DiscardHandler)
+	}
+	if d.now == nil {
+		d.now = time.Now
+	}
+	if d.integrity == nil {
+		d.integrity = new(index.IntegrityCounts)
+	}
+	if d.space.free == nil {
+		d.space.free = freeBytes
+	}
+	d.epoch.Store(newEpoch())
+	return d, nil
+}
+
+// adopt makes e the engine, once it proved that it can write and read.
+func (d *DB) adopt(e *engine, t tally) error {
+	d.tally.Store(&t)
+	if t.Batch == 0 && e.found.torn == 0 {
+		d.log.Info("leveldb: a new store", "path", d.opt.Path)
+	}
+	if e.found.torn > 0 {
+		d.log.Warn("leveldb: the journal ends torn, as after a crash; what was not acknowledged is dropped", "bytes", e.found.torn)
+	}
+	d.noteTables(e)
+	marked, err := e.quarantined()
+	if err != nil {
+		return err
+	}
+	d.damaged.reset(marked)
+	if err := d.prove(e); err != nil {
+		return err
+	}
+	d.engine.Store(e)
+	return nil
+}
+
+// noteTables makes a table of the wrong length a reason not to be ready. It
+// stays one: only a restored backup makes the table whole.
+func (d *DB) noteTables(e *engine) {
+	for _, f := range e.found.tables {
+		d.log.Error("leveldb: a table is damaged; "+advice, "where", f.Where, "what", f.What)
+		d.suspectIs(fmt.Errorf("leveldb: %s; %s: %w", f, advice, index.Broken), func(*engine) error { return index.Broken })
+	}
+}
+
+// use returns the engine, held for reading, or nil when there is none right
+// now. It never waits. The user unlocks e.mu.
+func (d *DB) use() *engine {
+	e := d.engine.Load()
+	if e == nil || !e.mu.TryRLock() {
+		return nil
+	}
+	return e
+}
+
+// clock is a monotonic time in nanoseconds, never 0. How long something takes
+// must not depend on what the wall clock does meanwhile.
+func (d *DB) clock() int64 { return int64(time.Since(d.born)) + 1 }
+
+// Close waits for the write under way, refuses what waits, and closes.
+func (d *DB) Close() error {
+	var err error
+	d.close.Do(func() {
+		close(d.quit)
+		d.idle.Wait()
+		if e := d.engine.Swap(nil); e != nil {
+			err = e.retire()
+		}
+	})
+	return err
+}

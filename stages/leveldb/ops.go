@@ -1,0 +1,171 @@
+package leveldb
+
+import (
+	"bytes"
+	"fmt"
+
+	"svcindex/index"
+)
+
+// Why a mutation is refused, beyond what its Kind says. Constant texts: a
+// client reads them.
+var (
+	errSeqRange  = fmt.Errorf("a sequence number is 1 to %d: %w", index.SeqMax, index.Invalid)
+	errProviders = fmt.Errorf("a content id has at most %d live providers: %w", index.ProvidersMax, index.Invalid)
+	errProvider  = fmt.Errorf("a provider has an id of 1 to %d bytes, an address of at most %d and a region of at most %d: %w",
+		index.ProviderIDMax, index.ProviderAddrMax, index.RegionMax, index.Invalid)
+	errWantCID   = fmt.Errorf("this is written under a content id: %w", index.Invalid)
+	errWantName  = fmt.Errorf("this is written under a name: %w", index.Invalid)
+	errLarge     = fmt.Errorf("a manifest has at most %d bytes: %w", index.ManifestMax, index.TooLarge)
+	errOp        = fmt.Errorf("the store does not know this operation: %w", index.Invalid)
+	errNameLost  = fmt.Errorf("the record that stands is damaged, and without its sequence a new one could go back in time; restore a backup: %w", index.Broken)
+	errIdemTaken = fmt.Errorf("this Idempotency-Key came with another body: %w", index.Conflict)
+)
+
+// apply adds m to the batch, or returns why not. It writes nothing unless it
+// returns nil.
+func (t *txn) apply(m *index.Mutation) error {
+	switch m.Op {
+	case index.PutName, index.DeleteName:
+		if !m.Key.IsName() {
+			return errWantName
+		}
+	case index.Reindex:
+		return t.reindex(m)
+	default:
+		if m.Key.IsName() || m.Key.IsZero() {
+			return errWantCID
+		}
+	}
+	switch c := m.Key.CID(); m.Op {
+	case index.PutManifest:
+		return t.putManifest(m, &c)
+	case index.PutName:
+		return t.putName(m)
+	case index.DeleteName:
+		return t.deleteName(m)
+	case index.PutProviders:
+		return t.putProviders(m, &c)
+	case index.DeleteProvider:
+		return t.deleteProvider(m, &c)
+	case index.Pin, index.Unpin:
+		return t.pin(&c, m.Op == index.Pin)
+	}
+	return errOp
+}
+
+// putManifest reads what is there in full: only bytes that still match their
+// cid count as held, and so a manifest damaged unnoticed heals when it is put
+// again.
+func (t *txn) putManifest(m *index.Mutation, c *index.CID) error {
+	if len(m.Manifest) > index.ManifestMax {
+		return errLarge
+	}
+	content, held, mark := cidKey(rowContent, c), cidKey(rowHeld, c), cidKey(rowQuarantine, c)
+	_, bodyErr := t.read(content)
+	_, heldErr := t.read(held)
+	_, markErr := t.read(mark)
+	for _, err := range [...]error{bodyErr, heldErr, markErr} {
+		if index.KindOf(err) == index.Down {
+			return err // it may be there: not read is not absent
+		}
+	}
+	if bodyErr == nil && heldErr == nil && markErr == index.Missing {
+		return nil
+	}
+	if heldErr == index.Missing {
+		t.tally.Manifests++
+	}
+	if markErr != index.Missing {
+		t.tally.Quarantined--
+		t.drop(mark)
+	}
+	t.heals = append(t.heals, *c)
+	t.put(content, m.Manifest)
+	t.put(held, appendU64(nil, uint64(len(m.Manifest))))
+	m.Created = true
+	return nil
+}
+
+// name returns the record that stands, tombstones included; its Seq is 0 when
+// there is none.
+func (t *txn) name(key []byte) (index.NameRecord, error) {
+	payload, err := t.read(key)
+	switch index.KindOf(err) {
+	case index.OK:
+	case index.Missing:
+		return index.NameRecord{}, nil
+	case index.Broken:
+		return index.NameRecord{}, errNameLost
+	default:
+		return index.NameRecord{}, err
+	}
+	r, ok := parseName(payload)
+	if !ok {
+		return r, errNameLost
+	}
+	return r, nil
+}
+
+func (t *txn) putName(m *index.Mutation) error {
+	key := appendNameKey(nil, &m.Key)
+	was, err := t.name(key)
+	if err != nil {
+		return err
+	}
+	switch {
+	case m.Name.Seq == 0 || m.Name.Seq > index.SeqMax:
+		return errSeqRange
+	case m.Name.Seq == was.Seq && sameName(&m.Name, &was):
+		m.Record = was
+		return nil
+	case m.Name.Seq <= was.Seq:
+		m.Current = was.Seq
+		return index.Conflict
+	}
+	t.setName(key, &was, m, m.Name)
+	return nil
+}
+
+func (t *txn) deleteName(m *index.Mutation) error {
+	key := appendNameKey(nil, &m.Key)
+	was, err := t.name(key)
+	if err != nil {
+		return err
+	}
+	seq := m.Name.Seq
+	if seq == 0 {
+		seq = was.Seq + 1
+	}
+	switch {
+	case seq > index.SeqMax:
+		return errSeqRange
+	case seq <= was.Seq:
+		m.Current = was.Seq
+		return index.Conflict
+	}
+	t.setName(key, &was, m, index.NameRecord{Seq: seq, IssuedAt: t.now, Deleted: true})
+	return nil
+}
+
+func (t *txn) setName(key []byte, was *index.NameRecord, m *index.Mutation, r index.NameRecord) {
+	if was.Seq > 0 {
+		*t.nameCount(was.Deleted)--
+	}
+	*t.nameCount(r.Deleted)++
+	t.put(key, appendName(nil, &r))
+	m.Record = r
+}
+
+func (t *txn) nameCount(deleted bool) *uint64 {
+	if deleted {
+		return &t.tally.Tombstones
+	}
+	return &t.tally.Names
+}
+
+// sameName reports whether two records of one seq say the same.
+func sameName(a, b *index.NameRecord) bool {
+	return a.CID == b.CID && a.IssuedAt == b.IssuedAt && a.ExpiresAt == b.ExpiresAt &&
+		a.Deleted == b.Deleted && bytes.Equal(a.Sig, b.Sig)
+}
