@@ -2,6 +2,7 @@ package netio
 
 import (
 	"bytes"
+	"cmp"
 	"strconv"
 	"time"
 
@@ -16,8 +17,8 @@ func (c *conn) accept(f *flight, h *head, now time.Time, last bool) (more bool) 
 	refused := readTarget(h.method, h.target, r)
 	body := h.length > 0 || h.chunked
 	var s *slot
-	wait := refused == nil && (body || r.ask == index.AskWrite || r.ask == index.AskTask)
-	if wait {
+	apart := body || r.ask == index.AskWrite || r.ask == index.AskTask
+	if apart {
 		s = &slot{server: c.loop.server}
 	} else {
 		s = f.slot()
@@ -26,15 +27,24 @@ func (c *conn) accept(f *flight, h *head, now time.Time, last bool) (more bool) 
 	if refused == nil {
 		refused = c.admit(s, h, r)
 	}
-	if refused == nil && wait {
-		keep := r.ask == index.AskWrite
-		if refused = c.expectBody(h, keep); refused == nil {
-			c.waiting, c.want100 = s, h.expect100
+	keep := refused == nil && r.ask == index.AskWrite
+	if apart && (refused == nil || body && !refused.close && !h.expect100) {
+		tooLarge := c.expectBody(h, keep)
+		if tooLarge == nil {
+			// Refused or not, it waits for its body: only that tells whether
+			// what follows is a request.
+			c.waiting, c.want100, s.verdict = s, h.expect100, refused
 			return f.n == 0
 		}
+		refused = cmp.Or(refused, tooLarge)
 	}
 	if refused != nil {
-		return c.turnAway(f, s, h, refused, body)
+		if apart {
+			f.append(s)
+		}
+		s.close = s.close || body // unread: no telling where the next request begins
+		s.refuse(refused)
+		return !s.close
 	}
 	if r.local != 0 {
 		s.local = true
@@ -46,35 +56,10 @@ func (c *conn) accept(f *flight, h *head, now time.Time, last bool) (more bool) 
 	return !s.close
 }
 
-// turnAway answers a request that is refused by its head, and decides what
-// becomes of its body: a small one is read to keep the connection.
-func (c *conn) turnAway(f *flight, s *slot, h *head, r *refusal, body bool) (more bool) {
-	if s.flight == nil { // it was to wait for its body
-		if f.n == len(f.slots) {
-			f.slots = append(f.slots, s)
-		}
-		f.slots[f.n], s.flight = s, f
-		f.n++
-	}
-	// A client that waits for 100 may send its body or not: no telling where
-	// its next request begins.
-	if body && (h.expect100 || h.length > sinkMax) {
-		s.close = true
-	}
-	s.refuse(r)
-	if s.close {
-		return false
-	}
-	if body {
-		_ = c.expectBody(h, false)
-	}
-	return true
-}
-
 // describe fills in what the answer needs to know of the request.
 func (c *conn) describe(s *slot, h *head, r *request, now time.Time, last bool) {
 	srv := c.loop.server
-	s.route, s.method, s.began = r.route, h.method, now
+	s.route, s.method, s.began, s.what = r.route, h.method, now, r.local
 	s.head = h.method == index.MethodHead
 	s.old = h.minor == 0 && h.keepAlive
 	s.close = !h.keepAlive || last && srv.draining.Load()

@@ -192,9 +192,20 @@ func (c *conn) depart(f *flight) {
 }
 
 // launch moves a request whose body is now whole into the flight and sends it:
-// a write to its room, anything else down the lane.
+// a write to its room, a look-up down the lane; or answers it here.
 func (c *conn) launch(f *flight, s *slot, now time.Time) {
-	f.adopt(s)
+	f.append(s)
+	if s.verdict != nil {
+		s.refuse(s.verdict)
+		c.depart(f)
+		return
+	}
+	if s.job.Ask == 0 {
+		s.local = true
+		s.answerLocally(s.what)
+		c.depart(f)
+		return
+	}
 	s.began = now
 	s.job.Began = now
 	s.job.Deadline = now.Add(c.loop.server.opt.timeout(&s.job))
@@ -289,7 +300,10 @@ func (c *conn) readBody(in []byte) (n int, s *slot) {
 		done = c.need == 0
 	} else {
 		most := c.loop.server.opt.BodyBytes
-		if most == 0 {
+		switch {
+		case c.body == sunkBody:
+			most = sinkMax
+		case most == 0:
 			most = math.MaxInt64
 		}
 		had := len(c.buf)
@@ -354,7 +368,7 @@ func (c *conn) failBody(in []byte, r *refusal) (n int, s *slot) {
 		return len(in), nil
 	}
 	f := c.loop.newFlight(c)
-	f.adopt(s)
+	f.append(s)
 	s.refuse(r)
 	c.depart(f)
 	return len(in), nil
@@ -455,7 +469,7 @@ func (c *conn) tooSlow(now time.Time) {
 	}
 	f := c.loop.newFlight(c)
 	if s := c.waiting; s != nil {
-		f.adopt(s)
+		f.append(s)
 		s.refuse(errSlow)
 	} else {
 		c.refuse(f, errSlow, now)

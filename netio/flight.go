@@ -35,10 +35,12 @@ type slot struct {
 	// Set on the event loop before take-off.
 	route       index.Route
 	method      index.Method
-	head        bool // HEAD: no body
-	old         bool // HTTP/1.0 that keeps the connection
-	close       bool // the connection ends with this answer
-	local       bool // answered on the loop
+	head        bool     // HEAD: no body
+	old         bool     // HTTP/1.0 that keeps the connection
+	close       bool     // the connection ends with this answer
+	local       bool     // answered on the loop
+	what        local    // which local answer, if it is one
+	verdict     *refusal // of a request that only waits for the end of its body
 	corr        [64]byte
 	corrLen     int
 	ifNoneMatch []byte
@@ -104,13 +106,13 @@ func (f *flight) slot() *slot {
 	return s
 }
 
-// adopt puts a request that was waiting for its body into an empty flight.
-func (f *flight) adopt(s *slot) {
-	if len(f.slots) == 0 {
+// append adds a request that was made apart from any flight.
+func (f *flight) append(s *slot) {
+	if f.n == len(f.slots) {
 		f.slots = append(f.slots, s)
 	}
-	f.slots[0], s.flight = s, f
-	f.n = 1
+	f.slots[f.n], s.flight = s, f
+	f.n++
 }
 
 // refuse answers the request here and now.

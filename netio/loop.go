@@ -210,7 +210,7 @@ func (s *slot) count(now time.Time) {
 	if !s.local {
 		n.Inflight[s.route].Add(-1)
 	}
-	if s.status >= 500 && s.status != 503 && s.status != 504 && s.status != 501 {
+	if s.status == 500 || s.status == 507 {
 		s.server.log.Error("request failed", "status", s.status, "route", s.route.String(),
 			"stage", s.job.Stage, "corr_id", string(s.corr[:s.corrLen]))
 	}
