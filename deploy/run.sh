@@ -6,9 +6,11 @@ bin=$1
 src=$(go env GOROOT)/src
 url=http://127.0.0.1:8080
 
+set -m # the server in a process group of its own: an interrupt reaches it once, through us
 "$bin" serve --profile dev &
 server=$!
-stop() { trap - INT TERM; kill -TERM $server 2>/dev/null || true; wait $server; exit $?; }
+set +m
+stop() { trap '' INT TERM; kill -TERM $server 2>/dev/null || true; wait $server; exit $?; }
 trap stop INT TERM
 
 for _ in $(seq 100); do

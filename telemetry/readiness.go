@@ -195,6 +195,11 @@ func (r *Readiness) tell(s State, faults [keyCount]error) {
 		r.log.Info("ready")
 		return
 	}
+	for _, err := range faults {
+		if err == errNotYet && !s.Draining {
+			return // still starting: no news yet
+		}
+	}
 	args := []any{"degraded", s.Degraded, "draining", s.Draining}
 	for k, err := range faults {
 		if err != nil {
