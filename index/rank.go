@@ -22,6 +22,7 @@ type Ranked struct {
 // Order appends to dst the providers of set that q admits, best first, ties by
 // id. now is in unix seconds. What it appends points into set.
 func (r Rank) Order(dst []Ranked, set []Provider, q *ProviderQuery, now int64) []Ranked {
+	before := len(dst)
 	for i := range set {
 		p := &set[i]
 		age := max(now-p.LastSeen, 0)
@@ -40,7 +41,7 @@ func (r Rank) Order(dst []Ranked, set []Provider, q *ProviderQuery, now int64) [
 		v.Score = math.Round(v.Score*100) / 100
 		dst = append(dst, v)
 	}
-	slices.SortFunc(dst, func(a, b Ranked) int {
+	slices.SortFunc(dst[before:], func(a, b Ranked) int {
 		return cmp.Or(cmp.Compare(b.Score, a.Score), cmp.Compare(a.ID, b.ID))
 	})
 	return dst

@@ -168,8 +168,8 @@ func checkProvider(id, addr, region string) error {
 	if err := checkProviderID(id); err != nil {
 		return err
 	}
-	if len(region) > index.RegionMax || !all(region, tokenByte) {
-		return invalid("a region is up to 64 of A-Z a-z 0-9 . _ ~ -")
+	if len(region) > index.RegionMax || !all(region, tokenByte) || strings.ContainsRune(region, '~') {
+		return invalid("a region is up to 64 of A-Z a-z 0-9 . _ -")
 	}
 	if len(addr) == 0 || len(addr) > index.ProviderAddrMax || !all(addr, func(c byte) bool { return c > ' ' && c < 0x7f }) {
 		return invalid("addr is 1 to 512 visible ASCII bytes")

@@ -79,6 +79,9 @@ func (s *Scribe) outcome(j *index.Job, err error) index.Kind {
 		s.Tasks.drop(m.Idem.TaskID) // refused, or a repetition of an earlier one
 	}
 	if err != nil {
+		// It was not acknowledged, but may turn out to be stored when the
+		// store has healed: what is known of the key is no longer certain.
+		s.forget(j)
 		return index.KindOf(err)
 	}
 	if m.Err != nil {
@@ -88,13 +91,18 @@ func (s *Scribe) outcome(j *index.Job, err error) index.Kind {
 		j.Answer.Seq = m.Current
 		return index.KindOf(m.Err)
 	}
-	if m.Op != index.Reindex {
-		s.Gens.Bump(j.Hash)
-		s.Cache.Forget(j.Hash, &m.Key)
-	}
+	s.forget(j)
 	s.tell(m)
 	s.document(j)
 	return index.OK
+}
+
+// forget makes everything known of the written key old.
+func (s *Scribe) forget(j *index.Job) {
+	if j.Op != index.Reindex {
+		s.Gens.Bump(j.Hash)
+		s.Cache.Forget(j.Hash, &j.Write.Key)
+	}
 }
 
 func (s *Scribe) tell(m *index.Mutation) {

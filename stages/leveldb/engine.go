@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"runtime/debug"
 	"sync"
 
@@ -26,9 +28,10 @@ type engine struct {
 	mu sync.RWMutex
 
 	// Immutable.
-	db    *goleveldb.DB
-	files *files
-	found inspection // what was there before
+	db     *goleveldb.DB
+	files  *files
+	found  inspection // what was there before
+	damage error      // met while opening; nil: none
 }
 
 const (
@@ -82,6 +85,13 @@ func (e *engine) open(dir string, readOnly bool, wrap func(storage.Storage) stor
 	if err := e.found.err(dir); err != nil {
 		return t, err
 	}
+	if !readOnly {
+		for _, name := range e.found.leftover {
+			if err := os.Remove(filepath.Join(dir, name)); err != nil {
+				return t, explain(dir, err)
+			}
+		}
+	}
 	if wrap != nil {
 		e.files.Storage = wrap(e.files.Storage)
 	}
@@ -109,17 +119,24 @@ func openSafely(s storage.Storage, o *opt.Options) (db *goleveldb.DB, err error)
 }
 
 // checkTally holds what goleveldb replayed to what its journals held: the last
-// batch of the journals must be the last batch of the store.
+// batch of the journals must be the last batch of the store. A damaged table
+// can hide that row; then the journals' word stands, so that what is not
+// damaged can still be served.
 func (e *engine) checkTally(dir string) (tally, error) {
-	key := []byte(keyBatch)
+	key, last := []byte(keyBatch), e.found.last
 	value, err := e.db.Get(key, nil)
-	if errors.Is(err, goleveldb.ErrNotFound) {
-		if e.found.last == 0 && e.isEmpty() {
+	switch {
+	case errors.Is(err, goleveldb.ErrNotFound):
+		if last.Batch == 0 && e.isEmpty() {
 			return tally{}, nil
 		}
 		return tally{}, refusal(dir, "it holds rows, but not the number of the last batch")
-	}
-	if err != nil {
+	case ldberrors.IsCorrupted(err) && last.Batch != 0:
+		e.damage = err
+		return last, nil
+	case ldberrors.IsCorrupted(err):
+		return tally{}, refusal(dir, "the number of the last batch cannot be read: "+err.Error())
+	case err != nil:
 		return tally{}, explain(dir, err)
 	}
 	payload, ok := unframe(key, value)
@@ -127,8 +144,8 @@ func (e *engine) checkTally(dir string) (tally, error) {
 	if !ok || !whole {
 		return tally{}, refusal(dir, "the number of the last batch does not match its digest")
 	}
-	if e.found.last != 0 && t.Batch != e.found.last {
-		return tally{}, refusal(dir, fmt.Sprintf("the journals end with batch %d, but after their replay the store ends with %d", e.found.last, t.Batch))
+	if last.Batch != 0 && t != last {
+		return tally{}, refusal(dir, fmt.Sprintf("the journals end with batch %d, but after their replay the store ends with %d", last.Batch, t.Batch))
 	}
 	return t, e.checkFormat(dir)
 }
@@ -136,6 +153,10 @@ func (e *engine) checkTally(dir string) (tally, error) {
 func (e *engine) checkFormat(dir string) error {
 	key := []byte(keyFormat)
 	value, err := e.db.Get(key, nil)
+	if ldberrors.IsCorrupted(err) {
+		e.damage = err
+		return nil
+	}
 	if err != nil {
 		return refusal(dir, "it does not say its format: "+err.Error())
 	}

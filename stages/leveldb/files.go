@@ -66,15 +66,30 @@ func openFiles(dir string, readOnly bool) (storage.Storage, error) {
 	return s, nil
 }
 
-// makeDir creates dir 0700 whatever the umask, and syncs its name.
+// makeDir creates dir 0700 whatever the umask, and syncs its name. One that
+// is there is tightened too, if it is ours to tighten.
 func makeDir(dir string) error {
+	fi, err := os.Stat(dir)
+	if err == nil {
+		if fi.Mode().Perm() == dirMode {
+			return nil
+		}
+		return unlessForbidden(os.Chmod(dir, dirMode))
+	}
 	if err := os.MkdirAll(dir, dirMode); err != nil {
 		return err
 	}
 	if err := os.Chmod(dir, dirMode); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(dir))
+	return unlessForbidden(syncDir(filepath.Dir(dir)))
+}
+
+func unlessForbidden(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
+	return err
 }
 
 // tighten takes the files goleveldb made for itself, and those of an earlier

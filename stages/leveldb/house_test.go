@@ -2,7 +2,6 @@ package leveldb
 
 import (
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -292,8 +291,6 @@ func appendTo(t *testing.T, path string, b []byte) {
 	_, err = f.Write(b)
 	must(t, errors.Join(err, f.Close()))
 }
-
-var _ io.Writer = (*diskFile)(nil)
 
 func contains(err error, words ...string) bool {
 	for _, w := range words {

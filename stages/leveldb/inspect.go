@@ -27,9 +27,10 @@ func (f finding) String() string { return f.Where + ": " + f.What }
 
 // An inspection is what a directory holds before it is opened.
 type inspection struct {
-	fresh    bool   // nothing was ever stored
-	last     uint64 // number of the last batch in the journals; 0: they hold none
-	batches  int    // in the journals
+	fresh    bool     // nothing was ever stored
+	leftover []string // of a first start that was cut short; in the way
+	last     tally    // of the last batch in the journals; its Batch is 0 when they hold none
+	batches  int      // in the journals
 	journals int
 	torn     int64     // bytes of torn tail; normal after a crash
 	tables   []finding // tables that are not as long as they should be
@@ -60,13 +61,13 @@ func inspect(dir string) (inspection, error) {
 	if err != nil {
 		return in, err
 	}
-	current, err := currentManifest(dir, names)
+	current, leftover, err := currentManifest(dir, names)
 	if err != nil {
 		in.refuse = append(in.refuse, finding{"CURRENT", err.Error()})
 		return in, nil
 	}
 	if current == "" {
-		in.fresh = true
+		in.fresh, in.leftover = true, leftover
 		return in, nil
 	}
 	c, err := readContents(filepath.Join(dir, current))
@@ -96,64 +97,63 @@ func fileNames(dir string) ([]string, error) {
 // currentManifest returns the MANIFEST that CURRENT names, or "" when nothing
 // was ever stored. goleveldb would fall back to CURRENT.bak, which may name an
 // older state: names would go back in time.
-func currentManifest(dir string, names []string) (string, error) {
+func currentManifest(dir string, names []string) (name string, leftover []string, err error) {
 	b, err := os.ReadFile(filepath.Join(dir, "CURRENT"))
 	if errors.Is(err, fs.ErrNotExist) {
-		if neverUsed(dir, names) {
-			return "", nil
+		if leftover, ok := neverUsed(dir, names); ok {
+			return "", leftover, nil
 		}
-		return "", errors.New("missing, though there are database files; it names the MANIFEST in use")
+		return "", nil, errors.New("missing, though there are database files; it names the MANIFEST in use")
 	}
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	name, whole := strings.CutSuffix(string(b), "\n")
 	if !whole || !strings.HasPrefix(name, "MANIFEST-") || strings.ContainsAny(name, "/\\") {
-		return "", fmt.Errorf("holds %.40q, expected the name of a MANIFEST and a newline", b)
+		return "", nil, fmt.Errorf("holds %.40q, expected the name of a MANIFEST and a newline", b)
 	}
-	// A crash between writing a new MANIFEST and naming it leaves CURRENT.<n>,
-	// synced and newer; goleveldb takes it, and so must we.
+	name = pending(name, names)
+	if !slices.Contains(names, name) {
+		return "", nil, fmt.Errorf("names %s, which is missing", name)
+	}
+	return name, nil, nil
+}
+
+// pending returns the MANIFEST that goleveldb would take instead of name: a
+// crash between writing a newer one and naming it leaves CURRENT.<n>, synced.
+func pending(name string, names []string) string {
 	for _, n := range names {
 		var num int64
-		if _, err := fmt.Sscanf(n, "CURRENT.%d", &num); err == nil {
-			pending := fmt.Sprintf("MANIFEST-%06d", num)
-			if slices.Contains(names, pending) && (len(pending) > len(name) || pending > name) {
-				name = pending
-			}
+		if _, err := fmt.Sscanf(n, "CURRENT.%d", &num); err != nil {
+			continue
+		}
+		newer := fmt.Sprintf("MANIFEST-%06d", num)
+		if slices.Contains(names, newer) && (len(newer) > len(name) || newer > name) {
+			name = newer
 		}
 	}
-	if !slices.Contains(names, name) {
-		return "", fmt.Errorf("names %s, which is missing", name)
-	}
-	return name, nil
+	return name
 }
 
 // neverUsed reports whether the directory is empty, or was left by a crash
 // before its first CURRENT: no journal can exist then, and no write was ever
-// acknowledged. What such a crash left is removed, since goleveldb stumbles
-// over it.
-func neverUsed(dir string, names []string) bool {
-	var leftovers []string
+// acknowledged. What such a crash left makes goleveldb stumble.
+func neverUsed(dir string, names []string) (leftover []string, ok bool) {
 	for _, n := range names {
 		switch {
 		case strings.HasSuffix(n, ".log"), strings.HasSuffix(n, ".ldb"), n == "CURRENT.bak":
-			return false
+			return nil, false
 		case strings.HasPrefix(n, "MANIFEST-"):
 			c, err := readContents(filepath.Join(dir, n))
 			if err != nil || c.damage != nil || len(c.tables) > 0 || c.journal != 0 {
-				return false
+				return nil, false
 			}
-			leftovers = append(leftovers, n)
+			leftover = append(leftover, n)
 		case strings.HasPrefix(n, "CURRENT."):
-			leftovers = append(leftovers, n)
+			leftover = append(leftover, n)
 		}
 	}
-	for _, n := range leftovers {
-		if os.Remove(filepath.Join(dir, n)) != nil {
-			return false
-		}
-	}
-	return true
+	return leftover, true
 }
 
 // checkTables notes the tables whose length is not what the MANIFEST says. A
@@ -242,11 +242,11 @@ func (in *inspection) follow(rec []byte, seq *uint64) error {
 		return errors.New("a batch without our number")
 	case b.tally.Rows != uint64(b.rows):
 		return fmt.Errorf("batch %d has %d rows, expected %d", b.tally.Batch, b.rows, b.tally.Rows)
-	case in.last != 0 && b.tally.Batch != in.last+1:
-		return fmt.Errorf("batch %d follows batch %d: what was between them is gone", b.tally.Batch, in.last)
+	case in.last.Batch != 0 && b.tally.Batch != in.last.Batch+1:
+		return fmt.Errorf("batch %d follows batch %d: what was between them is gone", b.tally.Batch, in.last.Batch)
 	}
 	*seq = b.seq + uint64(b.rows)
-	in.last = b.tally.Batch
+	in.last = b.tally
 	in.batches++
 	return nil
 }
@@ -299,86 +299,4 @@ func (r *reader) uvarint() int {
 	}
 	r.b = r.b[n:]
 	return int(v)
-}
-
-// Contents is what a MANIFEST says: goleveldb's table of contents.
-type contents struct {
-	journal     int64 // the oldest journal still needed
-	prevJournal int64
-	seq         uint64
-	tables      map[int64]int64 // number -> bytes
-	damage      *damage
-}
-
-// The fields of a MANIFEST record, as goleveldb writes them.
-const (
-	fieldComparer    = 1
-	fieldJournal     = 2
-	fieldNextFile    = 3
-	fieldSeq         = 4
-	fieldCompactPtr  = 5
-	fieldDelTable    = 6
-	fieldAddTable    = 7
-	fieldPrevJournal = 9
-)
-
-// readContents reads a MANIFEST. Its tail may be torn like a journal's.
-func readContents(path string) (*contents, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	c := &contents{tables: map[int64]int64{}}
-	s := scanRecords(b, c.apply)
-	c.damage = s.Damage
-	if c.damage == nil && s.Records == 0 {
-		c.damage = &damage{Reason: "it holds no whole record"}
-	}
-	return c, nil
-}
-
-func (c *contents) apply(rec []byte) error {
-	p := reader{b: rec}
-	for len(p.b) > 0 {
-		switch field := p.uvarint(); field {
-		case fieldComparer:
-			p.take(p.uvarint())
-		case fieldJournal:
-			c.journal = int64(p.uvarint())
-		case fieldPrevJournal:
-			c.prevJournal = int64(p.uvarint())
-		case fieldNextFile:
-			p.uvarint()
-		case fieldSeq:
-			c.seq = p.uvarint64()
-		case fieldCompactPtr:
-			p.uvarint()
-			p.take(p.uvarint())
-		case fieldDelTable:
-			p.uvarint()
-			delete(c.tables, int64(p.uvarint()))
-		case fieldAddTable:
-			p.uvarint()
-			num := int64(p.uvarint())
-			c.tables[num] = int64(p.uvarint64())
-			p.take(p.uvarint())
-			p.take(p.uvarint())
-		default:
-			return fmt.Errorf("field %d, which goleveldb does not write", field)
-		}
-		if p.bad {
-			return errors.New("a record that cannot be taken apart")
-		}
-	}
-	return nil
-}
-
-func (r *reader) uvarint64() uint64 {
-	v, n := binary.Uvarint(r.b)
-	if n <= 0 {
-		r.b, r.bad = nil, true
-		return 0
-	}
-	r.b = r.b[n:]
-	return v
 }

@@ -128,24 +128,16 @@ func (q *quarantine) drop(cs []index.CID) {
 	q.n.Store(int64(len(q.set)))
 }
 
-func (q *quarantine) reset(set map[index.CID]struct{}) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.set = set
-	q.n.Store(int64(len(set)))
-}
-
 // quarantined reads the marks of earlier times.
-func (e *engine) quarantined() (map[index.CID]struct{}, error) {
+func (e *engine) quarantined() (marked []index.CID, err error) {
 	it := e.iterate([]byte{rowQuarantine}, []byte{rowQuarantine + 1})
 	defer it.Release()
-	set := map[index.CID]struct{}{}
-	for it.Next() && len(set) < markedMax {
+	for it.Next() && len(marked) < markedMax {
 		if key := it.Key(); len(key) == 33 {
-			set[index.CID(key[1:])] = struct{}{}
+			marked = append(marked, index.CID(key[1:]))
 		}
 	}
-	return set, it.Error()
+	return marked, it.Error()
 }
 
 // keep is the keeper: it finds out what nobody asked for yet.
@@ -153,7 +145,7 @@ func (d *DB) keep() {
 	defer d.idle.Done()
 	tick := time.NewTicker(roundEvery)
 	defer tick.Stop()
-	var cursor []byte
+	var cursor []byte // where the scrub goes on
 	for {
 		select {
 		case <-tick.C:
@@ -169,6 +161,7 @@ func (d *DB) keep() {
 func (d *DB) round(cursor []byte) []byte {
 	d.roundAt.Store(d.clock())
 	defer d.roundAt.Store(0)
+	d.measure()
 	s, cleared, cursor := d.look(cursor)
 	if cleared && d.ask() {
 		d.suspect.CompareAndSwap(s, nil)

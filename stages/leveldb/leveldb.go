@@ -61,6 +61,8 @@ type DB struct {
 	tally     atomic.Pointer[tally]
 	writeAt   atomic.Int64 // when the write under way began; 0: none
 	roundAt   atomic.Int64 // when the keeper's round under way began; 0: none
+	bytes     atomic.Int64 // on disk
+	free      atomic.Int64 // on the disk
 	damaged   quarantine
 	fileStats fileStats
 	counts    counts
@@ -87,6 +89,7 @@ func Open(o Options) (*DB, error) {
 	if err := d.adopt(e, t); err != nil {
 		return nil, errors.Join(err, e.retire())
 	}
+	d.measure()
 	d.idle.Add(2)
 	go d.write()
 	go d.keep()
@@ -134,12 +137,14 @@ func (d *DB) adopt(e *engine, t tally) error {
 	if e.found.torn > 0 {
 		d.log.Warn("leveldb: the journal ends torn, as after a crash; what was not acknowledged is dropped", "bytes", e.found.torn)
 	}
-	d.noteTables(e)
 	marked, err := e.quarantined()
-	if err != nil {
-		return err
+	if e.damage == nil {
+		e.damage = err
 	}
-	d.damaged.reset(marked)
+	for _, c := range marked {
+		d.damaged.add(c)
+	}
+	d.noteTables(e)
 	if err := d.prove(e); err != nil {
 		return err
 	}
@@ -147,12 +152,15 @@ func (d *DB) adopt(e *engine, t tally) error {
 	return nil
 }
 
-// noteTables makes a table of the wrong length a reason not to be ready. It
-// stays one: only a restored backup makes the table whole.
+// noteTables makes damage that was met at opening a reason not to be ready. A
+// table of the wrong length stays one: only a restored backup makes it whole.
 func (d *DB) noteTables(e *engine) {
 	for _, f := range e.found.tables {
 		d.log.Error("leveldb: a table is damaged; "+advice, "where", f.Where, "what", f.What)
 		d.suspectIs(fmt.Errorf("leveldb: %s; %s: %w", f, advice, index.Broken), func(*engine) error { return index.Broken })
+	}
+	if e.damage != nil {
+		d.scrubEnd(nil, e.damage)
 	}
 }
 

@@ -43,7 +43,9 @@ type Stats struct {
 	Snapshots    int
 }
 
-// Stats counts. The first part is exact: each batch carries it.
+// Stats counts. The first part is exact: each batch carries it. It asks no
+// disk, so that a scrape does not hang with one that is frozen; Bytes and Free
+// are a second old.
 func (d *DB) Stats() Stats {
 	t := d.tally.Load()
 	s := Stats{
@@ -56,8 +58,7 @@ func (d *DB) Stats() Stats {
 		Syncs: d.fileStats.syncs.Load(), SyncTime: time.Duration(d.fileStats.syncNanos.Load()),
 		FileFailures: d.fileStats.failures.Load(),
 	}
-	s.Bytes, _ = dirBytes(d.opt.Path, "")
-	s.Free, _ = d.space.left()
+	s.Bytes, s.Free = d.bytes.Load(), d.free.Load()
 	d.engineStats(&s)
 	return s
 }
@@ -78,6 +79,16 @@ func (d *DB) engineStats(s *Stats) {
 	}
 	s.OpenTables = l.OpenedTablesCount
 	s.Iterators, s.Snapshots = int(l.AliveIterators), int(l.AliveSnapshots)
+}
+
+// measure takes the figures of the disk.
+func (d *DB) measure() {
+	if n, err := dirBytes(d.opt.Path, ""); err == nil {
+		d.bytes.Store(n)
+	}
+	if n, err := d.space.left(); err == nil {
+		d.free.Store(n)
+	}
 }
 
 // journalBytes is what a reopening has to write again.

@@ -60,10 +60,8 @@ func Verify(ctx context.Context, path string, progress func(Progress)) (Report, 
 	if progress == nil {
 		v.progress = func(Progress) {}
 	}
-	if fi, err := os.Stat(v.dir); err != nil {
-		return v.report, fmt.Errorf("leveldb: nothing to verify: %w", err)
-	} else if !fi.IsDir() {
-		return v.report, fmt.Errorf("leveldb: %s is not a directory; db.path names one: %w", v.dir, index.Invalid)
+	if _, err := os.Stat(filepath.Join(v.dir, "LOCK")); err != nil {
+		return v.report, fmt.Errorf("leveldb: %s holds no database (%w); db.path names the directory of one: %w", v.dir, err, index.Invalid)
 	}
 	stor, err := openFiles(v.dir, true)
 	if err != nil {
@@ -93,7 +91,7 @@ type verifier struct {
 }
 
 func (v *verifier) take(in inspection) {
-	v.report.Batch, v.report.Batches, v.report.Torn = in.last, in.batches, in.torn
+	v.report.Batch, v.report.Batches, v.report.Torn = in.last.Batch, in.batches, in.torn
 	for _, f := range slices.Concat(in.refuse, in.tables) {
 		v.report.add(f.Where, f.What)
 	}

@@ -124,6 +124,8 @@ func (c *call) size() (n int) {
 // commit writes one group and answers it. Its error closes the store for
 // writes.
 func (d *DB) commit(group []*call) error {
+	d.writeAt.Store(d.clock()) // building reads, and a read can be stuck too
+	defer d.writeAt.Store(0)
 	t := d.begin()
 	err := d.build(t, group)
 	failed := false

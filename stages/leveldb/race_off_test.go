@@ -1,0 +1,5 @@
+//go:build !race
+
+package leveldb
+
+const raceEnabled = false
