@@ -189,3 +189,11 @@ type LookupCounts struct {
 	NegativeAfterWrite                    atomic.Uint64 // must stay 0
 	ProviderSetChanges                    atomic.Uint64
 }
+
+// Resolve returns the histogram for a look-up of k.
+func (c *LookupCounts) Resolve(k *Key) *Hist {
+	if k.IsName() {
+		return &c.ResolveName
+	}
+	return &c.ResolveCID
+}

@@ -201,9 +201,12 @@ func (l *loop) land(f *flight, now time.Time) {
 
 // count counts a finished request. It runs on the event loop.
 func (s *slot) count(now time.Time) {
-	n := s.server.counts
+	n, took := s.server.counts, now.Sub(s.began)
 	n.Requests[s.route][s.method][index.OutcomeOf(s.status)].Add(1)
-	n.Latency[s.route][s.method].Observe(now.Sub(s.began))
+	n.Latency[s.route][s.method].Observe(took)
+	if s.route == index.RouteResolve && !s.local {
+		s.server.opt.Lookups.Resolve(&s.job.Key).Observe(took)
+	}
 	if s.refused {
 		n.Rejected[s.rejected].Add(1)
 	}

@@ -39,6 +39,7 @@ type Options struct {
 	WriteTimeout   time.Duration // the same for a write
 
 	Gens        *index.Generations
+	Lookups     *index.LookupCounts
 	Authorize   func(authorization []byte) bool // for writes and /admin
 	Ready       func() (ready bool, body []byte, retryAfter int)
 	Version     []byte // body of /version

@@ -172,6 +172,7 @@ func (l *lane) flight(f *index.Flight, now time.Time) (err error) {
 			continue
 		}
 		left--
+		j.Entered = now
 		hit, e := l.look(j, inOrder, late || l.blown)
 		inOrder = inOrder && hit
 		if e != nil {
@@ -222,7 +223,6 @@ func (l *lane) answer(j *index.Job) {
 	if j.Answer.Negative {
 		k = index.Missing
 	}
-	l.room.line.observe(j)
 	l.held = nil
 	j.Finish(k)
 }

@@ -228,7 +228,6 @@ func (p *Pipeline) hand(e *errand, j *index.Job) {
 	}
 	if e.Result == index.OK || e.Result == index.Missing || j.Ask == index.AskWrite || j.Ask == index.AskTask {
 		j.Write = e.Write
-		p.observe(j)
 		j.Finish(e.Result)
 		return
 	}
@@ -249,7 +248,6 @@ func (p *Pipeline) refuse(j *index.Job, k index.Kind) {
 		retry := j.Answer.RetryAfter
 		j.Answer = index.Answer{}
 		if p.cfg.Cache.Cache.GetStale(j) == nil {
-			p.observe(j)
 			j.Finish(index.OK)
 			return
 		}
@@ -258,20 +256,7 @@ func (p *Pipeline) refuse(j *index.Job, k index.Kind) {
 	if j.Answer.RetryAfter == 0 {
 		j.Answer.RetryAfter = time.Second
 	}
-	p.observe(j)
 	j.Finish(k)
-}
-
-// observe counts how long a resolve took, by what was asked for.
-func (p *Pipeline) observe(j *index.Job) {
-	if j.Ask != index.AskResolve {
-		return
-	}
-	h := &p.lookups.ResolveCID
-	if j.Key.IsName() {
-		h = &p.lookups.ResolveName
-	}
-	h.Observe(time.Since(j.Began))
 }
 
 // Counts returns the live counters of look-ups.

@@ -164,7 +164,7 @@ func (h *house) open(gens *index.Generations, pages *netio.Pages, integrity *ind
 		BufferedBytes: int64(l.BufferedBytes), MaxConns: l.Conns(), ConnsPerIP: l.ConnsPerIP,
 		RequestTimeout: time.Duration(l.RequestTimeout), IdleTimeout: time.Duration(l.IdleTimeout),
 		Budget: time.Duration(cfg.Budget.Resolve), WriteTimeout: time.Duration(l.WriteTimeout),
-		Gens: gens, Authorize: func(given []byte) bool { return authorized(given, token) }, Ready: h.ready.Body,
+		Gens: gens, Lookups: h.line.Counts(), Authorize: func(given []byte) bool { return authorized(given, token) }, Ready: h.ready.Body,
 		Version: versionBody(nodeID), ReasonRatio: stages.ReasonRatio, Log: h.log,
 	}, pages, h.line)
 	if err != nil {
