@@ -36,6 +36,7 @@ type conn struct {
 	stuck    time.Time // since when it has read nothing of that
 	unsent   int       // how much waited then
 	ending   bool      // close when all is written
+	watched  bool      // the next sweep looks at it
 	linger   time.Time // our side is shut; wait for the client's until then
 	halfGone bool      // the client has shut its side: rest and half take the place of gc
 	rest     []byte
@@ -109,6 +110,7 @@ func (c *conn) discard(n int) {
 
 // settle notes what the connection now waits for.
 func (c *conn) settle() {
+	defer c.watch()
 	switch {
 	case c.halfGone:
 		if c.flight == nil {

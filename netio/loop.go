@@ -31,7 +31,9 @@ type loop struct {
 	free      []*flight
 	landed    []*flight // scratch of drain
 	asked     request   // scratch of accept
-	entropy   [10]byte  // of correlation ids; counts up
+	watched   []*conn   // looked at in every sweep
+	sweeps    int
+	entropy   [10]byte // of correlation ids; counts up
 	runTick   gnet.Runnable
 	runSweep  gnet.Runnable
 	sweepWait atomic.Bool // a sweep is scheduled
@@ -246,9 +248,35 @@ func harmless(id []byte) bool {
 }
 
 // sweep closes what is past its deadline. The server calls for it every
-// sweepRound.
+// sweepRound; connections that wait for nothing but their next request are
+// looked at every calmRounds of these.
 func (l *loop) sweep(now time.Time) {
-	for c := range l.conns {
+	watched := l.watched
+	l.watched = l.watched[:0]
+	for i, c := range watched {
+		watched[i] = nil
+		c.watched = false
 		c.checkDeadline(now)
+		c.watch()
 	}
+	if l.sweeps++; l.sweeps%calmRounds == 0 || l.server.draining.Load() {
+		for c := range l.conns {
+			if !c.watched {
+				c.checkDeadline(now)
+				c.watch()
+			}
+		}
+	}
+}
+
+const calmRounds = 10
+
+// watch has the next sweep look at the connection, if its client owes it
+// something: the rest of a request, or the reading of an answer.
+func (c *conn) watch() {
+	if c.watched || c.gc == nil || c.began.IsZero() && !c.ending && c.unsent == 0 {
+		return
+	}
+	c.watched = true
+	c.loop.watched = append(c.loop.watched, c)
 }

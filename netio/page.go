@@ -58,7 +58,7 @@ func (p *Pages) Render(j *index.Job) {
 	} else {
 		b = append(b, "full\r\n"...)
 	}
-	b = appendEntity(b, j, cacheControl(j, false), len(body))
+	b = appendEntity(b, j, pageControl(j), len(body))
 	b = append(b, "\r\n"...)
 	j.Answer.Page = append(b, body...)
 }
@@ -112,14 +112,22 @@ func contentType(j *index.Job) string {
 	return "application/json"
 }
 
+// cacheControl is the Cache-Control of one answer.
 func cacheControl(j *index.Job, stale bool) string {
 	switch {
 	case stale:
 		return "no-store"
-	case j.Ask == index.AskManifest:
-		return "public, max-age=31536000, immutable"
-	case j.Fresh:
+	case j.Fresh && j.Ask != index.AskManifest:
 		return "no-cache"
+	}
+	return pageControl(j)
+}
+
+// pageControl is the Cache-Control of a page. Whoever wanted it fresh has his
+// own: the page is kept for all who ask after him.
+func pageControl(j *index.Job) string {
+	if j.Ask == index.AskManifest {
+		return "public, max-age=31536000, immutable"
 	}
 	return "public, max-age=5"
 }

@@ -1,6 +1,7 @@
 package netio
 
 import (
+	"cmp"
 	"encoding/json"
 	"strconv"
 	"time"
@@ -56,11 +57,15 @@ func (s *slot) record(dst []byte) []byte {
 	j, a := &s.job, &s.job.Answer
 	if a.Page == nil {
 		s.server.pages.Render(j)
-		if a.Page == nil {
-			if j.Ask == index.AskProviders {
-				return s.error(dst, &s.server.filtered, nil)
-			}
+		switch {
+		case a.Page != nil:
+		case j.Ask != index.AskProviders:
 			return s.failure(dst, index.Broken)
+		case a.Partial || a.Stale:
+			// That nobody is left of a set that may lack some proves nothing.
+			return s.failure(dst, cmp.Or(j.Doubt, index.Down))
+		default:
+			return s.error(dst, &s.server.filtered, nil)
 		}
 	}
 	if !s.head && s.ifNoneMatch == nil && !a.Stale && !j.Fresh {
