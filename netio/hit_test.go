@@ -1,0 +1,154 @@
+package netio
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+
+	"svcindex/index"
+)
+
+// fakeConn is a gnet connection without a socket.
+type fakeConn struct {
+	gnet.Conn
+	in, out []byte
+}
+
+func (f *fakeConn) Peek(int) ([]byte, error) { return f.in, nil }
+func (f *fakeConn) Discard(n int) (int, error) {
+	if n < 0 {
+		n = len(f.in)
+	}
+	f.in = f.in[n:]
+	return n, nil
+}
+func (f *fakeConn) Write(b []byte) (int, error) { f.out = append(f.out, b...); return len(b), nil }
+func (f *fakeConn) InboundBuffered() int        { return len(f.in) }
+func (f *fakeConn) OutboundBuffered() int       { return 0 }
+
+// fakeLoop runs nothing by itself: the test ticks.
+type fakeLoop struct{ gnet.EventLoop }
+
+func (fakeLoop) Execute(context.Context, gnet.Runnable) error { return nil }
+
+// fakeResolver answers every look-up from a page it has, as the cache's worker
+// would: in order, appended to what Open lent.
+type fakeResolver struct{ page []byte }
+
+func (r *fakeResolver) Push(_ int, fs []*index.Flight) int {
+	for _, f := range fs {
+		jobs := f.Jobs
+		for i, left := 0, len(jobs); i < left; i++ {
+			j := jobs[i]
+			j.InOrder = true
+			j.Home.Open(j)
+			j.Answer.Page = append(j.Answer.Page, r.page...)
+			j.Answer.From = index.FromCache
+			j.Finish(index.OK)
+		}
+	}
+	return len(fs)
+}
+
+func (r *fakeResolver) Write(*index.Job) bool { return false }
+
+// newBareServer is a server without event loops or listeners.
+func newBareServer(r index.Resolver) *Server {
+	s := &Server{
+		opt: Options{
+			HeadBytes: 16 << 10, BodyBytes: 1 << 20, RequestTimeout: 5 * time.Second, IdleTimeout: time.Minute,
+			Budget: time.Second, WriteTimeout: time.Second, Gens: index.NewGenerations(), Lookups: new(index.LookupCounts),
+			Authorize: func([]byte) bool { return false },
+		},
+		resolver: r, pages: &Pages{Rank: index.Rank{Bias: .5, HalfLife: 3600}, Now: time.Now},
+		counts: new(index.NetCounts), log: slog.New(slog.DiscardHandler),
+	}
+	s.doors.init(s)
+	s.setDate(time.Now())
+	return s
+}
+
+func newBareConn(s *Server) (*conn, *fakeConn) {
+	l := newLoop(s, 0)
+	l.el = fakeLoop{}
+	gc := new(fakeConn)
+	return &conn{loop: l, gc: gc}, gc
+}
+
+const hitHead = "GET /resolve/name:go/src/net/http HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nUser-Agent: test\r\nAccept: */*\r\n\r\n"
+
+func testPage(t testing.TB) []byte {
+	t.Helper()
+	k, err := index.ParseKey("name:go/src/net/http")
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := &index.Job{Ask: index.AskResolve, Key: k}
+	j.Answer.Name = index.NameRecord{Seq: 7}
+	(&Pages{}).Render(j)
+	return j.Answer.Page
+}
+
+// A whole hit as far as netio goes: parse, take off, open, reply, land, write.
+func TestAHitDoesNotAllocate(t *testing.T) {
+	for _, n := range []int{1, 16} {
+		s := newBareServer(&fakeResolver{testPage(t)})
+		c, gc := newBareConn(s)
+		in := []byte(strings.Repeat(hitHead, n))
+		got := testing.AllocsPerRun(200, func() {
+			gc.in, gc.out = in, gc.out[:0]
+			c.advance()
+			c.loop.tick()
+		})
+		if got != 0 {
+			t.Errorf("%d pipelined hits allocate %v times, want 0", n, got)
+		}
+		r := bufio.NewReader(bytes.NewReader(gc.out))
+		for range n {
+			resp, err := http.ReadResponse(r, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(resp.Body)
+			if err != nil || resp.StatusCode != 200 || !bytes.Contains(body, []byte(`"seq":7`)) {
+				t.Fatalf("%d pipelined hits: got %d %s, %v", n, resp.StatusCode, body, err)
+			}
+			if resp.Header.Get("X-Index-Source") != "cache" || resp.Header.Get("Age") != "0" || resp.Header.Get("Date") == "" {
+				t.Errorf("head of a hit: %v", resp.Header)
+			}
+		}
+	}
+}
+
+func benchmarkHits(b *testing.B, n int) {
+	b.ReportAllocs()
+	s := newBareServer(&fakeResolver{testPage(b)})
+	c, gc := newBareConn(s)
+	in := []byte(strings.Repeat(hitHead, n))
+	for b.Loop() {
+		gc.in, gc.out = in, gc.out[:0]
+		c.advance()
+		c.loop.tick()
+	}
+}
+
+func BenchmarkHit(b *testing.B)   { benchmarkHits(b, 1) }
+func BenchmarkHit16(b *testing.B) { benchmarkHits(b, 16) }
+
+func BenchmarkRender(b *testing.B) {
+	b.ReportAllocs()
+	k, _ := index.ParseKey("name:go/src/net/http")
+	j := &index.Job{Ask: index.AskResolve, Key: k}
+	p := &Pages{}
+	for b.Loop() {
+		p.Render(j)
+	}
+}
