@@ -72,22 +72,16 @@ type Job struct {
 	Result  Kind      // OK until finished
 	Doubt   Kind      // the strongest reason a room could not look; OK if all could
 	Stage   string    // the room that refused or doubted
+	Hit     bool      // the cache appended the answer to what Open lent
 	InOrder bool      // every earlier job of the flight is answered, by this same worker
 	Due     time.Time
 	Entered time.Time // when it entered the queue it is in
-	Slot    int       // its place in the flight
 }
 
 // Finish ends the job and gives it home.
 func (j *Job) Finish(k Kind) {
 	j.Result = k
 	j.Home.Reply(j)
-}
-
-// Reset makes j ready for another question. It keeps no buffer: what an answer
-// holds may be shared with others who asked the same.
-func (j *Job) Reset() {
-	*j = Job{}
 }
 
 // ProviderQuery narrows and orders a provider set for one asker.
@@ -143,6 +137,9 @@ type Resolver interface {
 	// Push hands over flights in order and returns how many it took; the rest
 	// are still the caller's. It never waits.
 	Push(lane int, fs []*Flight) int
+	// Refused tells it that a job Push did not take, tried again, was turned
+	// away for good.
+	Refused(jobs int)
 	// Write hands over one job with AskWrite or AskTask. False: no room, and
 	// j is still the caller's, with Answer.RetryAfter filled.
 	Write(j *Job) bool

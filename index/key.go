@@ -36,7 +36,7 @@ func (c *CID) UnmarshalText(b []byte) (err error) {
 var (
 	ErrCID      = errors.New("a content id is b3: and 64 lowercase hex digits")
 	ErrName     = errors.New("a name is name: and 1 to 200 bytes of A-Z a-z 0-9 . _ ~ + - in segments split by /, none of them empty or only one or two dots")
-	ErrKey      = errors.New("a key begins with b3: or name:")
+	ErrKey      = errors.New("a key begins with b3: or name:, in lower case")
 	ErrSelfName = errors.New("@ only opens a self-certifying name: name:@, 64 lowercase hex digits, and a path")
 )
 

@@ -24,8 +24,15 @@ func (c *conn) accept(f *flight, h *head, now time.Time, last bool) (more bool) 
 		s = f.slot()
 	}
 	c.describe(s, h, r, now, last)
+	acceptable := true
+	if h.accepts > 0 {
+		s.job.Format, acceptable = negotiate(h) // of a refusal, too
+	}
 	if refused == nil {
 		refused = c.admit(s, h, r)
+	}
+	if refused == nil && !acceptable && r.local == 0 && r.ask != index.AskManifest {
+		refused = errNotAcceptable
 	}
 	keep := refused == nil && r.ask == index.AskWrite
 	if apart && (refused == nil || body && !refused.close && !h.expect100) {
@@ -53,7 +60,8 @@ func (c *conn) accept(f *flight, h *head, now time.Time, last bool) (more bool) 
 		s.job.Deadline = now.Add(c.loop.server.opt.timeout(&s.job))
 		c.loop.server.counts.Inflight[s.route].Add(1)
 	}
-	return !s.close
+	// A manifest may be large: none shares a flight with another.
+	return !s.close && r.ask != index.AskManifest
 }
 
 // describe fills in what the answer needs to know of the request.
@@ -63,7 +71,7 @@ func (c *conn) describe(s *slot, h *head, r *request, now time.Time, last bool) 
 	s.head = h.method == index.MethodHead
 	s.old = h.minor == 0 && h.keepAlive
 	s.close = !h.keepAlive || last && srv.draining.Load()
-	c.loop.corrID(s, h.corrID, now)
+	c.loop.ids.give(s, h.corrID, now)
 	j := &s.job
 	j.Ask, j.Op, j.Key, j.Fresh, j.Query, j.Seq = r.ask, r.op, r.key, r.fresh, r.query, r.seq
 	j.Began, j.Home = now, s
@@ -111,12 +119,6 @@ func (c *conn) admit(s *slot, h *head, r *request) *refusal {
 	} else if h.ifNoneMatch != nil && len(h.ifNoneMatch) <= ifNoneMatchMax {
 		s.ifNoneMatch = bytes.Clone(h.ifNoneMatch)
 	}
-	if h.accepts > 0 && j.Ask != index.AskManifest {
-		var ok bool
-		if j.Format, ok = negotiate(h); !ok {
-			return errNotAcceptable
-		}
-	}
 	return nil
 }
 
@@ -124,7 +126,7 @@ func (c *conn) admit(s *slot, h *head, r *request) *refusal {
 func (c *conn) refuse(f *flight, r *refusal, now time.Time) {
 	s := f.slot()
 	s.began, s.close = now, true
-	c.loop.corrID(s, nil, now)
+	c.loop.ids.give(s, nil, now)
 	s.refuse(r)
 }
 
@@ -156,20 +158,22 @@ func isJSON(t []byte) bool {
 }
 
 // negotiate picks the format of the answer (RFC 9110 12.5.1). CBOR only when
-// its weight beats JSON's; not ok when neither may be sent.
+// its weight beats JSON's; not ok when neither may be sent. A list of nothing
+// asks for nothing.
 func negotiate(h *head) (index.Format, bool) {
 	var room [acceptMax][]byte
 	values := h.acceptValues(room[:0])
 	if len(values) == 0 {
 		return index.JSON, true
 	}
-	json, cbor := weight{}, weight{}
+	json, cbor, empty := weight{}, weight{}, true
 	for _, v := range values {
 		for len(v) > 0 {
 			var item []byte
 			item, v, _ = bytes.Cut(v, []byte{','})
 			rang, params, _ := bytes.Cut(item, []byte{';'})
 			rang = bytes.Trim(rang, " \t")
+			empty = empty && len(rang) == 0
 			q := quality(params)
 			switch {
 			case fold(rang, "application/json"):
@@ -188,7 +192,7 @@ func negotiate(h *head) (index.Format, bool) {
 	if cbor.q > json.q {
 		return index.CBOR, true
 	}
-	return index.JSON, json.q > 0
+	return index.JSON, json.q > 0 || empty
 }
 
 // A weight is the quality of a media type under the most specific range that

@@ -34,7 +34,11 @@ type conn struct {
 	idle     time.Time // when something was asked last
 	full     time.Time // since when something waits for the client to read it; zero: nothing
 	stuck    time.Time // since when it has read nothing of that
-	unsent   int       // how much waited then
+	unsent   int       // how much waits
+	queued   int64     // bytes ever written to it
+	fullAt   int64     // queued at full
+	ahead    int       // bytes it has sent that are not parsed yet
+	paused   bool      // parsing waits for it to read
 	ending   bool      // close when all is written
 	watched  bool      // the next sweep looks at it
 	linger   time.Time // our side is shut; wait for the client's until then
@@ -70,6 +74,9 @@ func (c *conn) aheadMax() int {
 func (c *conn) advance() {
 	for c.ready() {
 		in := c.input()
+		if len(in) == 0 && c.body == noBody {
+			break
+		}
 		n := c.consume(in)
 		c.discard(n)
 		if n == 0 {
@@ -79,12 +86,17 @@ func (c *conn) advance() {
 	c.settle()
 }
 
-// ready reports whether another request may be parsed.
+// ready reports whether another request may be parsed. While a client does not
+// read, its next requests wait: what waits for it in both directions is bounded.
 func (c *conn) ready() bool {
 	if c.flight != nil || c.ending || c.gc == nil && !c.halfGone {
 		return false
 	}
-	return c.halfGone || c.gc.OutboundBuffered() < unsentMax
+	if c.halfGone {
+		return len(c.half.buf) < unsentMax
+	}
+	c.paused = c.gc.OutboundBuffered() >= unsentMax
+	return !c.paused
 }
 
 func (c *conn) input() []byte {
@@ -119,11 +131,16 @@ func (c *conn) settle() {
 		return
 	case c.gc == nil:
 		return
+	}
+	c.noteAhead()
+	switch {
+	case c.gc == nil: // it was too far ahead
+		return
 	case c.ending:
 		c.tryEnd()
 		return
-	case c.flight != nil:
-		c.began = time.Time{}
+	case c.flight != nil, c.paused:
+		c.began = time.Time{} // it is we who keep the client waiting
 		return
 	}
 	waitsForMore := c.gc.InboundBuffered() > 0 || c.body != noBody
@@ -244,8 +261,12 @@ func (c *conn) readHead(f *flight, in []byte, now time.Time) (n int, more bool) 
 		c.scanned = len(in)
 		return 0, false
 	}
-	c.scanned = 0
-	return n, c.accept(f, &h, now, n == len(in))
+	c.scanned, c.began = 0, c.firstByte(now)
+	more = c.accept(f, &h, now, n == len(in))
+	if c.body == noBody {
+		c.began = time.Time{}
+	}
+	return n, more
 }
 
 // worthParsing keeps a head that comes in drops from being read from its start
@@ -283,7 +304,7 @@ func (c *conn) expectBody(h *head, keep bool) *refusal {
 }
 
 // readBody takes what there is of the body. When it is whole it returns the
-// request it belongs to, or nil if that was answered before.
+// request that waited for it.
 func (c *conn) readBody(in []byte) (n int, s *slot) {
 	done, err := false, (*refusal)(nil)
 	if c.want100 && len(in) == 0 && c.gc != nil {
@@ -331,6 +352,7 @@ func (c *conn) readBody(in []byte) (n int, s *slot) {
 		return n, nil
 	}
 	c.body = noBody
+	c.began = time.Time{}
 	s, c.waiting = c.waiting, nil
 	return n, s
 }
@@ -365,10 +387,6 @@ func (c *conn) freeBudget() {
 func (c *conn) failBody(in []byte, r *refusal) (n int, s *slot) {
 	s, c.waiting = c.waiting, nil
 	c.body, c.buf = noBody, nil
-	if s == nil { // answered before; the rest cannot be told from a request any more
-		c.ending = true
-		return len(in), nil
-	}
 	f := c.loop.newFlight(c)
 	f.append(s)
 	s.refuse(r)
@@ -384,12 +402,30 @@ func (c *conn) write(b []byte, last bool) {
 	}
 	switch {
 	case c.halfGone:
-		c.half.write(b)
+		c.half.write(c, b)
 	case c.gc == nil:
 		c.loop.server.counts.ClientAborts.Add(1)
 	default:
+		c.queued += int64(len(b))
 		_, _ = c.gc.Write(b) // an error closes the connection: OnClose hears of it
 		c.noteUnsent(time.Time{})
+	}
+}
+
+// noteAhead keeps the books on what the client has sent ahead of its answers.
+// gnet cannot stop reading, so who is too far ahead, alone or when all together
+// hold too much, is closed.
+func (c *conn) noteAhead() {
+	ahead := c.gc.InboundBuffered()
+	if ahead == c.ahead {
+		return
+	}
+	s := c.loop.server
+	total := s.counts.BufferedBytes.Add(int64(ahead - c.ahead))
+	c.ahead = ahead
+	if ahead > c.aheadMax() || ahead > s.opt.HeadBytes && s.opt.BufferedBytes > 0 && total > s.opt.BufferedBytes {
+		s.counts.SlowClosed.Add(1)
+		c.shut()
 	}
 }
 
@@ -405,16 +441,28 @@ func (c *conn) noteUnsent(now time.Time) {
 	if now.IsZero() {
 		now = time.Now()
 	}
-	if unsent == 0 {
+	switch sent := c.queued - int64(unsent); {
+	case unsent == 0:
 		c.full = time.Time{}
-	} else if c.full.IsZero() {
-		c.full, c.stuck = now, now
+	case c.full.IsZero():
+		c.full, c.stuck, c.fullAt = now, now, c.queued
+	case sent >= c.fullAt: // what waited then has been read
+		c.full, c.fullAt = now, c.queued
 	}
 	if unsent < c.unsent {
 		c.stuck = now
 	}
 	c.loop.server.counts.BufferedBytes.Add(int64(unsent - c.unsent))
 	c.unsent = unsent
+}
+
+// firstByte returns since when the request in hand has been coming, for the
+// time that its body still has: none if it came whole.
+func (c *conn) firstByte(now time.Time) time.Time {
+	if c.began.IsZero() {
+		return now
+	}
+	return c.began
 }
 
 // tryEnd ends the connection once everything is written: our side is shut
@@ -427,6 +475,7 @@ func (c *conn) tryEnd() {
 	}
 	c.linger = time.Now().Add(lingerFor)
 	_, _ = c.gc.Discard(-1)
+	c.noteAhead()
 	_ = unix.Shutdown(c.gc.Fd(), unix.SHUT_WR) // on the loop, and open: the descriptor is ours
 }
 
@@ -449,11 +498,17 @@ func (c *conn) checkDeadline(now time.Time) {
 	case c.ending:
 		c.tryEnd()
 	case c.flight != nil:
+		if now.Sub(c.flight.slots[0].began) > o.WriteTimeout+o.Budget+o.IdleTimeout {
+			c.loop.server.panicked("a flight never came home")
+			c.shut()
+		}
+	case c.paused:
+		if unsent < unsentMax/2 {
+			c.advance()
+		}
 	case !c.began.IsZero():
 		if now.Sub(c.began) > o.RequestTimeout {
 			c.tooSlow(now)
-		} else if unsent == 0 && c.body == noBody {
-			c.advance() // parsing may have paused for a slow reader
 		}
 	case unsent == 0 && (now.Sub(c.idle) > o.IdleTimeout || c.loop.server.draining.Load() && now.Sub(c.idle) > drainQuiet):
 		c.ending = true
@@ -464,11 +519,6 @@ func (c *conn) checkDeadline(now time.Time) {
 // tooSlow answers a request that did not arrive in time.
 func (c *conn) tooSlow(now time.Time) {
 	c.loop.server.counts.SlowClosed.Add(1)
-	if c.waiting == nil && c.body != noBody { // answered already: only the unwanted body is late
-		c.ending = true
-		c.tryEnd()
-		return
-	}
 	f := c.loop.newFlight(c)
 	if s := c.waiting; s != nil {
 		f.append(s)

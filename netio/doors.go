@@ -17,18 +17,24 @@ import (
 // cannot stop listening without stopping to serve. A connection is handed to
 // the loop with the fewest.
 type doors struct {
-	server *Server
-	busy   sync.WaitGroup
+	server  *Server
+	busy    sync.WaitGroup
+	turning chan struct{} // one for each connection being turned away
 
 	mu sync.Mutex
 	// Fields below are protected by mu.
 	open   []net.Listener
 	perIP  map[string]int
+	ids    corrIDs
 	total  int
 	closed bool
 }
 
-func (d *doors) init(s *Server) { d.server, d.perIP = s, make(map[string]int) }
+func (d *doors) init(s *Server) {
+	d.server, d.perIP = s, make(map[string]int)
+	d.turning = make(chan struct{}, turnersMost)
+	d.ids.init()
+}
 
 // Listen opens a TCP address and returns the one it got; port 0 lets the
 // system choose.
@@ -124,16 +130,31 @@ func (d *doors) take(nc net.Conn) {
 	c := &conn{ip: peer(nc), late: s.draining.Load()}
 	if !d.enter(c.ip) {
 		s.counts.ConnsRefused.Add(1)
-		d.turnAway(nc)
+		select {
+		case d.turning <- struct{}{}:
+			d.busy.Go(func() { d.turnAway(nc); <-d.turning })
+		default:
+			_ = nc.Close() // no time for words
+		}
 		return
 	}
 	s.counts.Accepted.Add(1)
-	if _, err := s.engine.EnrollContext(nc, c); err != nil {
+	_, err := s.engine.EnrollContext(nc, c)
+	if err == nil && c.loop == nil { // gnet has closed it and told nobody
+		err = errNotEnrolled
+	}
+	if err != nil {
 		d.leave(c.ip)
 		s.counts.AcceptErrors.Add(1)
 		s.log.Warn("a connection could not be taken in", "err", err)
 	}
 }
+
+var errNotEnrolled = errors.New("the event loop could not watch it")
+
+// turnersMost is how many clients over a cap may be told so at once. Each may
+// take a moment, and must not keep the next from being accepted.
+const turnersMost = 64
 
 // enter counts a connection, unless that is one too many.
 func (d *doors) enter(ip string) bool {
@@ -164,8 +185,9 @@ func (d *doors) turnAway(nc net.Conn) {
 	defer nc.Close()
 	_ = nc.SetDeadline(time.Now().Add(acceptPause))
 	s := &slot{server: d.server, close: true}
-	l := newLoop(d.server, 0)
-	l.corrID(s, nil, time.Now())
+	d.mu.Lock()
+	d.ids.give(s, nil, time.Now())
+	d.mu.Unlock()
 	s.refuse(errConnCap)
 	d.server.counts.Rejected[errConnCap.reject].Add(1)
 	_, _ = nc.Write(s.out)

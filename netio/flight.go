@@ -75,14 +75,15 @@ func (l *loop) newFlight(c *conn) *flight {
 // once only under a flood.
 const freeFlights = 1024
 
-// release takes back a flight that is home.
+// release takes back a flight that is home. It keeps small buffers and nothing
+// else of what went by.
 func (l *loop) release(f *flight) {
+	for _, s := range f.slots[:f.n] {
+		*s = slot{flight: f, server: l.server, out: reusable(s.out)}
+	}
 	f.conn, f.n = nil, 0
 	f.Jobs = f.Jobs[:0]
-	if cap(f.out) > bufferKept {
-		f.out = nil
-	}
-	f.out = f.out[:0]
+	f.out = reusable(f.out)
 	if len(l.free) < freeFlights {
 		l.free = append(l.free, f)
 	}
@@ -91,6 +92,13 @@ func (l *loop) release(f *flight) {
 // bufferKept is the largest answer buffer that is used again.
 const bufferKept = 64 << 10
 
+func reusable(b []byte) []byte {
+	if cap(b) > bufferKept {
+		return nil
+	}
+	return b[:0]
+}
+
 // slot adds a request to the flight.
 func (f *flight) slot() *slot {
 	if f.n == len(f.slots) {
@@ -98,11 +106,6 @@ func (f *flight) slot() *slot {
 	}
 	s := f.slots[f.n]
 	f.n++
-	out := s.out
-	if cap(out) > bufferKept {
-		out = nil
-	}
-	*s = slot{flight: f, server: f.loop.server, out: out[:0]}
 	return s
 }
 
@@ -128,11 +131,7 @@ func (s *slot) Open(j *index.Job) {
 	if s.head || s.ifNoneMatch != nil {
 		return
 	}
-	buf := s.out[:0]
-	if j.InOrder {
-		buf = s.flight.out
-	}
-	buf = s.appendHead(buf, 200)
+	buf := s.appendHead(s.begin(j), 200)
 	s.mark = len(buf)
 	j.Answer.Page = buf
 }
@@ -144,23 +143,45 @@ func (s *slot) Gone() bool { return s.flight.Gone.Load() }
 // the job, and the last one home sends the flight back to its loop.
 func (s *slot) Reply(j *index.Job) {
 	f := s.flight
-	if !s.hit(j) {
-		if j.InOrder {
-			f.out = s.respond(f.out)
-		} else {
-			s.out = s.respond(s.out[:0])
-		}
-	}
+	s.answer(j)
 	if f.left.Add(-1) == 0 {
 		f.loop.home(f)
+	}
+}
+
+// answer renders. A bug there costs this request a 500, and nobody the flight.
+func (s *slot) answer(j *index.Job) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.server.panicked(p)
+			s.into(j, s.error(s.begin(j), errPanic, nil))
+		}
+	}()
+	if !s.hit(j) {
+		s.into(j, s.respond(s.begin(j)))
+	}
+}
+
+// begin returns what the answer is appended to, and into puts the result back.
+func (s *slot) begin(j *index.Job) []byte {
+	if j.InOrder {
+		return s.flight.out
+	}
+	return s.out[:0]
+}
+
+func (s *slot) into(j *index.Job, b []byte) {
+	if j.InOrder {
+		s.flight.out = b
+	} else {
+		s.out = b
 	}
 }
 
 // hit completes an answer that the cache copied into what Open lent.
 func (s *slot) hit(j *index.Job) bool {
 	mark, a := s.mark, &j.Answer
-	s.mark = 0
-	if mark == 0 || a.From != index.FromCache || a.Stale || j.Result != index.OK {
+	if mark == 0 || !j.Hit {
 		return false
 	}
 	buf := a.Page
@@ -169,11 +190,7 @@ func (s *slot) hit(j *index.Job) bool {
 		return false
 	}
 	patch(buf[mark:], s.server.date.Load(), index.FromCache, a.Age)
-	if j.InOrder {
-		s.flight.out = buf
-	} else {
-		s.out = buf
-	}
+	s.into(j, buf)
 	return true
 }
 
@@ -181,7 +198,7 @@ func (s *slot) hit(j *index.Job) bool {
 // event loop, once all are home.
 func (f *flight) assemble() []byte {
 	one := f.n == 1 && len(f.out) == 0
-	for i, s := range f.slots[:f.n] {
+	for _, s := range f.slots[:f.n] {
 		if !s.local && s.job.InOrder {
 			continue
 		}
@@ -189,7 +206,6 @@ func (f *flight) assemble() []byte {
 			return s.out
 		}
 		f.out = append(f.out, s.out...)
-		f.slots[i].out = s.out[:0]
 	}
 	return f.out
 }

@@ -11,15 +11,17 @@ import (
 // are on their way leave over a copy of it.
 type halfConn struct {
 	net net.Conn
-	buf []byte
+	buf []byte // answers; counted in the global budget
 }
 
 // halve keeps a connection whose client has shut its side as long as requests
 // of it are unanswered. It runs in OnClose, while gnet still has the
-// descriptor. It returns false when there is nothing to answer.
+// descriptor. It returns false when there is nothing to answer, or when gnet
+// holds answers that did not fit into the socket: those are lost with its
+// close, and what came behind them would not be what it seems.
 func (c *conn) halve() bool {
 	rest, _ := c.gc.Peek(-1)
-	if c.ending || c.late || c.flight == nil && len(rest) == 0 {
+	if c.ending || c.late || c.gc.OutboundBuffered() > 0 || c.flight == nil && len(rest) == 0 {
 		return false
 	}
 	fd, err := c.gc.Dup()
@@ -34,27 +36,33 @@ func (c *conn) halve() bool {
 	}
 	c.rest = append([]byte(nil), rest...)
 	c.half, c.halfGone, c.gc = &halfConn{net: nc}, true, nil
+	c.loop.halved[c] = struct{}{}
 	c.loop.server.halves.Add(1)
 	return true
 }
 
-func (h *halfConn) write(b []byte) {
+func (h *halfConn) write(c *conn, b []byte) {
 	if h.net != nil {
 		h.buf = append(h.buf, b...)
+		c.loop.server.counts.BufferedBytes.Add(int64(len(b)))
 	}
 }
 
 // finish sends what was answered and closes. It may take as long as the client
-// does, so it has a goroutine of its own, which the server waits for.
+// does, so it has a goroutine of its own, which the server waits for. The
+// connection counts against the caps until then.
 func (h *halfConn) finish(c *conn) {
 	if h.net == nil {
 		return
 	}
-	s, nc, buf := c.loop.server, h.net, h.buf
-	h.net, h.buf = nil, nil
-	c.leave()
+	delete(c.loop.halved, c)
+	c.freeBudget()
+	s, nc, buf, ip := c.loop.server, h.net, h.buf, c.ip
+	h.net, h.buf, c.rest = nil, nil, nil
 	go func() {
 		defer s.halves.Done()
+		defer s.doors.leave(ip)
+		defer s.counts.BufferedBytes.Add(-int64(len(buf)))
 		defer nc.Close()
 		_ = nc.SetWriteDeadline(time.Now().Add(s.opt.RequestTimeout))
 		if _, err := nc.Write(buf); err != nil {

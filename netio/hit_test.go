@@ -51,12 +51,14 @@ func (r *fakeResolver) Push(_ int, fs []*index.Flight) int {
 			j.InOrder = true
 			j.Home.Open(j)
 			j.Answer.Page = append(j.Answer.Page, r.page...)
-			j.Answer.From = index.FromCache
+			j.Answer.From, j.Hit = index.FromCache, true
 			j.Finish(index.OK)
 		}
 	}
 	return len(fs)
 }
+
+func (r *fakeResolver) Refused(int) {}
 
 func (r *fakeResolver) Write(*index.Job) bool { return false }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
-	mathrand "math/rand/v2"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -23,6 +22,7 @@ type loop struct {
 	lane   int
 	el     gnet.EventLoop
 	conns  map[*conn]struct{}
+	halved map[*conn]struct{} // whose clients have shut their side
 
 	pending   []*index.Flight // parsed in this tick, not yet pushed
 	flights   []*flight       // the same, as ours
@@ -33,7 +33,7 @@ type loop struct {
 	asked     request   // scratch of accept
 	watched   []*conn   // looked at in every sweep
 	sweeps    int
-	entropy   [10]byte // of correlation ids; counts up
+	ids       corrIDs
 	runTick   gnet.Runnable
 	runSweep  gnet.Runnable
 	sweepWait atomic.Bool // a sweep is scheduled
@@ -45,8 +45,8 @@ type loop struct {
 }
 
 func newLoop(s *Server, lane int) *loop {
-	l := &loop{server: s, lane: lane, conns: make(map[*conn]struct{})}
-	_, _ = rand.Read(l.entropy[:])
+	l := &loop{server: s, lane: lane, conns: make(map[*conn]struct{}), halved: make(map[*conn]struct{})}
+	l.ids.init()
 	l.runTick = gnet.RunnableFunc(func(context.Context) error { l.guard(l.tick); return nil })
 	l.runSweep = gnet.RunnableFunc(func(context.Context) error {
 		l.sweepWait.Store(false)
@@ -111,9 +111,9 @@ func (l *loop) flush() {
 func (l *loop) refuse(f *flight) {
 	for _, s := range f.slots[:f.n] {
 		if !s.local {
+			l.server.resolver.Refused(1)
 			s.job.InOrder = false
 			s.job.Stage = "cache"
-			s.job.Answer.RetryAfter = time.Duration(mathrand.Int64N(int64(2 * time.Second)))
 			s.out = s.error(s.out[:0], errLaneFull, &s.job)
 		}
 	}
@@ -184,9 +184,23 @@ func (l *loop) drain() int {
 	for i, f := range l.landed {
 		l.landed[i] = nil
 		l.out--
-		l.land(f, now)
+		l.touchDown(f, now)
 	}
 	return len(l.landed)
+}
+
+// touchDown lands a flight. A bug there costs its connection, and no other
+// flight.
+func (l *loop) touchDown(f *flight, now time.Time) {
+	c := f.conn
+	defer func() {
+		if p := recover(); p != nil {
+			l.server.panicked(p)
+			c.flight = nil
+			c.shut()
+		}
+	}()
+	l.land(f, now)
 }
 
 // land writes a flight's answers and lets its connection go on.
@@ -221,18 +235,23 @@ func (s *slot) count(now time.Time) {
 	}
 }
 
-// corrID gives the request its correlation id: the client's, if it is harmless
-// to echo, or a fresh ULID.
-func (l *loop) corrID(s *slot, given []byte, now time.Time) {
+// corrIDs makes correlation ids: ULIDs whose random part is drawn once and then
+// counts up, which is as unique and cheaper.
+type corrIDs struct{ entropy [10]byte }
+
+func (c *corrIDs) init() { _, _ = rand.Read(c.entropy[:]) }
+
+// give gives the request its correlation id: the client's, if it is harmless
+// to echo, or a fresh one.
+func (c *corrIDs) give(s *slot, given []byte, now time.Time) {
 	if harmless(given) && len(given) <= len(s.corr) {
 		s.corrLen = copy(s.corr[:], given)
 		return
 	}
-	// A random start that counts up: unique, and cheaper than fresh entropy.
-	binary.BigEndian.PutUint64(l.entropy[2:], binary.BigEndian.Uint64(l.entropy[2:])+1)
+	binary.BigEndian.PutUint64(c.entropy[2:], binary.BigEndian.Uint64(c.entropy[2:])+1)
 	var id ulid.ULID
 	_ = id.SetTime(uint64(now.UnixMilli()))
-	copy(id[6:], l.entropy[:])
+	copy(id[6:], c.entropy[:])
 	_ = id.MarshalTextTo(s.corr[:26])
 	s.corrLen = 26
 }
@@ -256,14 +275,12 @@ func (l *loop) sweep(now time.Time) {
 	for i, c := range watched {
 		watched[i] = nil
 		c.watched = false
-		c.checkDeadline(now)
-		c.watch()
+		c.check(now)
 	}
 	if l.sweeps++; l.sweeps%calmRounds == 0 || l.server.draining.Load() {
 		for c := range l.conns {
 			if !c.watched {
-				c.checkDeadline(now)
-				c.watch()
+				c.check(now)
 			}
 		}
 	}
@@ -271,10 +288,23 @@ func (l *loop) sweep(now time.Time) {
 
 const calmRounds = 10
 
+// check holds one connection to its deadlines. A bug there costs it, and no
+// other.
+func (c *conn) check(now time.Time) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.loop.server.panicked(p)
+			c.shut()
+		}
+	}()
+	c.checkDeadline(now)
+	c.watch()
+}
+
 // watch has the next sweep look at the connection, if its client owes it
 // something: the rest of a request, or the reading of an answer.
 func (c *conn) watch() {
-	if c.watched || c.gc == nil || c.began.IsZero() && !c.ending && c.unsent == 0 {
+	if c.watched || c.gc == nil || c.began.IsZero() && !c.ending && c.unsent == 0 && !c.paused {
 		return
 	}
 	c.watched = true

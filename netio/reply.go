@@ -3,6 +3,7 @@ package netio
 import (
 	"cmp"
 	"encoding/json"
+	"math/rand/v2"
 	"strconv"
 	"time"
 
@@ -194,7 +195,10 @@ func (s *slot) error(dst []byte, r *refusal, j *index.Job) []byte {
 		}
 	}
 	if r.status == 429 || r.status == 503 || r.status == 507 {
-		doc.RetryAfter = max(int64((retry+time.Second-1)/time.Second), 1)
+		doc.RetryAfter = int64((retry + time.Second - 1) / time.Second)
+		if doc.RetryAfter < 1 {
+			doc.RetryAfter = 1 + rand.Int64N(2) // so that those refused together do not return together
+		}
 	}
 	s.rejected, s.close = r.reject, s.close || r.close
 	s.refused = !s.uncounted && r.status != 404

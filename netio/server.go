@@ -187,10 +187,7 @@ func (s *Server) OnTraffic(gc gnet.Conn) (action gnet.Action) {
 	case !c.linger.IsZero():
 		_, _ = gc.Discard(-1)
 	case c.flight != nil || c.ending:
-		if gc.InboundBuffered() > c.aheadMax() {
-			s.counts.SlowClosed.Add(1)
-			return gnet.Close
-		}
+		c.noteAhead()
 	default:
 		c.advance()
 	}
@@ -209,8 +206,8 @@ func (s *Server) OnClose(gc gnet.Conn, err error) gnet.Action {
 		}
 	}()
 	delete(c.loop.conns, c)
-	s.counts.BufferedBytes.Add(-int64(c.unsent))
-	c.unsent = 0
+	s.counts.BufferedBytes.Add(-int64(c.unsent + c.ahead))
+	c.unsent, c.ahead = 0, 0
 	if errors.Is(err, io.EOF) && c.halve() {
 		c.advance()
 		return gnet.None
@@ -246,8 +243,8 @@ func (s *Server) Drain(ctx context.Context) error {
 		if s.working() {
 			quiet = time.Now()
 		}
-		if time.Since(quiet) > 2*drainQuiet && s.counts.Conns.Load() == 0 || time.Since(quiet) > 10*drainQuiet {
-			s.doors.close()
+		if d := time.Since(quiet); d > 2*drainQuiet && s.counts.Conns.Load() == 0 || d > 10*drainQuiet {
+			s.doors.close() // who is left has nothing of ours and owes us nothing
 			return nil
 		}
 		select {
@@ -263,8 +260,12 @@ func (s *Server) Drain(ctx context.Context) error {
 // closes it: what its client sent before it could know has arrived by then.
 const drainQuiet = 100 * time.Millisecond
 
-// working reports whether any request is being worked on.
+// working reports whether any request is being worked on, or arriving, or its
+// answer not yet read.
 func (s *Server) working() bool {
+	if s.counts.BufferedBytes.Load() > 0 {
+		return true
+	}
 	for i := range s.counts.Inflight {
 		if s.counts.Inflight[i].Load() > 0 {
 			return true
@@ -279,6 +280,13 @@ func (s *Server) Stop() error {
 	close(s.clock)
 	s.ticking.Wait()
 	err := s.engine.Stop()
+	// The loops have ended: what is theirs is ours now. A half-closed client
+	// whose last flight found its loop gone gets what was answered before.
+	s.eachLoop(func(l *loop) {
+		for c := range l.halved {
+			c.half.finish(c)
+		}
+	})
 	s.halves.Wait()
 	return err
 }
@@ -296,11 +304,16 @@ func (q quiet) Fatalf(format string, args ...any) { q.Errorf(format, args...) }
 
 var errSocketInTheWay = errors.New("something that is not a socket is in the way")
 
-// peer returns the address part of a connection that counts against the
-// per-address cap; all clients of a Unix socket are one.
+// peer returns what of a connection's address counts against the per-address
+// cap: all of an IPv4 address, the network half of an IPv6 one, since the other
+// half is its owner's to choose. All clients of a Unix socket are one.
 func peer(nc net.Conn) string {
-	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
-		return a.IP.String()
+	a, ok := nc.RemoteAddr().(*net.TCPAddr)
+	switch {
+	case !ok:
+		return ""
+	case a.IP.To4() == nil:
+		return a.IP.Mask(net.CIDRMask(64, 128)).String()
 	}
-	return ""
+	return a.IP.String()
 }

@@ -43,6 +43,8 @@ var (
 		message: "too many bytes are held for other clients; come back after Retry-After"}
 	errLaneFull = &refusal{status: 429, code: "over_capacity", reject: index.RejectOverCapacity,
 		message: verdicts[index.Busy].message}
+	errPanic = &refusal{status: 500, code: "internal", reject: index.RejectInternal,
+		message: verdicts[index.Broken].message}
 	errConnCap = &refusal{status: 503, code: "upstream_unready", reason: "connections", reject: index.RejectOverCapacity, close: true,
 		message: "too many connections are open; come back after Retry-After"}
 )

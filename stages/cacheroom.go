@@ -93,9 +93,6 @@ func (c *cacheRoom) push(lane int, fs []*index.Flight) int {
 	}
 	// The lane holds at least as many flights as jobs may wait, so it takes all.
 	l.queue.PushAll(fs[:took])
-	if took < len(fs) {
-		c.counts.RejectedFull.Add(uint64(len(fs[took].Jobs)))
-	}
 	l.summon()
 	return took
 }
@@ -224,6 +221,7 @@ func (l *lane) answer(j *index.Job) {
 		k = index.Missing
 	}
 	l.held = nil
+	j.Hit = k == index.OK
 	j.Finish(k)
 }
 

@@ -178,7 +178,7 @@ func checkProvider(id, addr, region string) error {
 		return nil // a multiaddr; returned verbatim, never dialled here
 	}
 	u, err := url.Parse(addr)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
 		return invalid("addr has to be a multiaddr (/ip4/..) or an http(s) URL")
 	}
 	return nil
@@ -205,6 +205,10 @@ func all(s string, ok func(byte) bool) bool {
 	return true
 }
 
+var errUnknownField = invalid("the body has a field this version does not know")
+
+func fieldByte(c byte) bool { return c >= 'a' && c <= 'z' || c == '_' }
+
 // strict reads one JSON object into v: no unknown field, no field twice,
 // nothing behind it.
 func strict(body []byte, v any) error {
@@ -218,7 +222,7 @@ func strict(body []byte, v any) error {
 			return invalid("a field has a value of the wrong type")
 		}
 		if strings.Contains(err.Error(), "unknown field") {
-			return invalid("the body has a field this version does not know")
+			return errUnknownField
 		}
 		if errors.Is(err, index.ErrCID) {
 			return invalid("a content id is b3: and 64 lowercase hex digits")
@@ -236,7 +240,8 @@ const maxDepth = 16
 
 // noDuplicates walks one JSON value and refuses an object with one name twice.
 // Names that differ only in case count as one, because encoding/json matches
-// them so.
+// them so: upper case first, for the long s and the Kelvin sign are s and k to
+// it.
 func noDuplicates(d *json.Decoder) error { return walk(d, 0) }
 
 func walk(d *json.Decoder, depth int) error {
@@ -257,11 +262,14 @@ func walk(d *json.Decoder, depth int) error {
 			if err != nil || !ok {
 				return invalid("the body is not well-formed JSON")
 			}
-			name = strings.ToLower(name)
-			if seen[name] {
+			folded := strings.ToLower(strings.ToUpper(name))
+			if seen[folded] {
 				return invalid("a field stands twice in the body")
 			}
-			seen[name] = true
+			seen[folded] = true
+			if !all(name, fieldByte) {
+				return errUnknownField // encoding/json would take SEQ for seq
+			}
 			if err := walk(d, depth+1); err != nil {
 				return err
 			}

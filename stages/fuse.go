@@ -1,6 +1,7 @@
 package stages
 
 import (
+	"errors"
 	"time"
 
 	"github.com/sony/gobreaker/v2"
@@ -38,14 +39,18 @@ func settings(name string, b Breaker) gobreaker.Settings {
 			return c.Requests >= b.MinRequests && float64(c.TotalFailures) >= b.TripRatio*float64(c.Requests)
 		},
 		IsSuccessful: func(err error) bool { return !failure(index.KindOf(err)) },
+		IsExcluded:   func(err error) bool { return err == errNeutral },
 	}
 }
+
+// errNeutral is the report of a call that says nothing about the place.
+var errNeutral = errors.New("neutral")
 
 // failure reports whether a step that ended so says that the place is unwell,
 // rather than something about the question.
 func failure(k index.Kind) bool {
 	switch k {
-	case index.Busy, index.Late, index.Down, index.Full, index.Broken:
+	case index.Late, index.Down, index.Broken:
 		return true
 	}
 	return false

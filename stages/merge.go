@@ -3,6 +3,7 @@ package stages
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"svcindex/index"
@@ -16,8 +17,8 @@ import (
 type errand struct {
 	index.Job
 	line   *Pipeline
-	rooms  []*room // still to be asked, in order
-	at     *room   // where it is now
+	rooms  []*room              // still to be asked, in order
+	at     atomic.Pointer[room] // where it is now; the usher looks
 	ctx    context.Context
 	cancel context.CancelFunc
 

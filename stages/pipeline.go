@@ -28,15 +28,16 @@ type Config struct {
 
 // A Pipeline is the rooms in order. It implements index.Resolver.
 type Pipeline struct {
-	cfg     Config
-	cache   *cacheRoom
-	rooms   []*room
-	write   *room
-	desk    *desk
-	lookups *index.LookupCounts
-	closing atomic.Bool
-	stop    chan struct{}
-	usher   sync.WaitGroup
+	cfg      Config
+	cache    *cacheRoom
+	rooms    []*room
+	write    *room
+	desk     *desk
+	lookups  *index.LookupCounts
+	closing  atomic.Bool
+	outbound bool // a room leaves the process: errands need a context
+	stop     chan struct{}
+	usher    sync.WaitGroup
 }
 
 var _ index.Resolver = (*Pipeline)(nil)
@@ -47,6 +48,11 @@ func Build(cfg Config) (*Pipeline, error) {
 	var err error
 	if p.cache, err = newCacheRoom(cfg.Cache, cfg.Loops, p); err != nil {
 		return nil, err
+	}
+	for _, row := range cfg.Rooms {
+		if _, ok := row.Step.(Scout); ok {
+			p.outbound = true
+		}
 	}
 	for _, row := range append(cfg.Rooms[:len(cfg.Rooms):len(cfg.Rooms)], cfg.Write) {
 		r, err := newRoom(row, p.done, p.desk.wanted)
@@ -66,6 +72,9 @@ func (p *Pipeline) Push(lane int, fs []*index.Flight) int {
 	return p.cache.push(lane, fs)
 }
 
+// Refused implements index.Resolver.
+func (p *Pipeline) Refused(jobs int) { p.cache.counts.RejectedFull.Add(uint64(jobs)) }
+
 // Write implements index.Resolver.
 func (p *Pipeline) Write(j *index.Job) bool {
 	e, _ := p.desk.join(j, func() *errand { return p.begin(j, nil) })
@@ -74,16 +83,12 @@ func (p *Pipeline) Write(j *index.Job) bool {
 		return p.refuseWrite(j)
 	}
 	if p.closing.Load() || !p.write.enter(&e.Job, time.Now()) {
-		p.recall(e)
+		if len(p.desk.end(e)) == 0 {
+			return true // the usher has answered it meanwhile
+		}
 		return p.refuseWrite(j)
 	}
 	return true
-}
-
-// recall ends an errand that never began and gives its asker back.
-func (p *Pipeline) recall(e *errand) {
-	p.desk.end(e)
-	e.finish()
 }
 
 func (p *Pipeline) refuseWrite(j *index.Job) bool {
@@ -107,7 +112,7 @@ func (p *Pipeline) miss(j *index.Job) {
 	case e == nil:
 		j.Stage = p.cache.row.Name
 		p.cache.counts.RejectedInflight.Add(1)
-		j.Answer.RetryAfter = time.Second
+		j.Answer.RetryAfter = jitter(time.Second)
 		p.refuse(j, index.Busy)
 	case isNew:
 		p.onward(e)
@@ -121,11 +126,13 @@ func (p *Pipeline) begin(j *index.Job, rooms []*room) *errand {
 	e := &errand{line: p, rooms: rooms}
 	e.Job = *j
 	e.Job.Answer = index.Answer{}
-	e.Home, e.Slot, e.InOrder, e.CorrID = e, 0, false, nil   // the flight's bytes may be gone before the errand is
+	e.Home, e.InOrder, e.CorrID = e, false, nil              // the flight's bytes may be gone before the errand is
 	e.Query = index.ProviderQuery{Limit: index.DefaultLimit} // the whole set; each asker narrows it for himself
 	if rooms != nil {
 		e.Deadline = time.Now().Add(p.cfg.Budget)
-		e.ctx, e.cancel = context.WithDeadline(context.Background(), e.Deadline)
+		if p.outbound {
+			e.ctx, e.cancel = context.WithDeadline(context.Background(), e.Deadline)
+		}
 	}
 	return e
 }
@@ -163,8 +170,8 @@ func (p *Pipeline) route(e *errand, k index.Kind) {
 func (e *errand) doubt(k index.Kind) {
 	if s := index.Stronger(e.Doubt, k); s != e.Doubt {
 		e.Doubt = s
-		if e.at != nil {
-			e.Stage = e.at.row.Name
+		if at := e.at.Load(); at != nil {
+			e.Stage = at.row.Name
 		}
 	}
 }
@@ -178,7 +185,8 @@ func (p *Pipeline) onward(e *errand) {
 			return
 		}
 		r := e.rooms[0]
-		e.rooms, e.at = e.rooms[1:], r
+		e.rooms = e.rooms[1:]
+		e.at.Store(r)
 		if r.fuse.blown() {
 			r.counts.Skipped.Add(1)
 			e.doubt(index.Down)
@@ -205,22 +213,52 @@ func (p *Pipeline) deliver(e *errand) {
 	if isLookup {
 		e.Answer.Partial = e.Result == index.OK && e.Doubt != index.OK
 		if e.Result == index.OK {
-			p.cfg.Render.Render(&e.Job)
+			p.render(e)
 		}
 		if e.Result == index.OK && !e.Answer.Partial || e.Result == index.Missing {
 			p.cfg.Cache.Cache.PutIf(&e.Job)
 		}
 	}
+	var other []byte // the page in the format that e's own is not in
 	for _, a := range p.desk.end(e) {
-		p.hand(e, a.job)
+		if a.job.Format != e.Format && e.Result == index.OK && isLookup && other == nil {
+			other = p.renderOther(e, a.job.Format)
+		}
+		p.hand(e, a.job, other)
 	}
 	e.finish()
 }
 
+// render renders what e found. A bug there costs the errand its answer, not
+// its askers their reply.
+func (p *Pipeline) render(e *errand) {
+	defer func() {
+		if recover() != nil {
+			p.cache.counts.Panics.Add(1)
+			e.Result = index.Broken
+		}
+	}()
+	p.cfg.Render.Render(&e.Job)
+}
+
+// renderOther renders what e found in another format, and keeps that, too.
+func (p *Pipeline) renderOther(e *errand, f index.Format) []byte {
+	o := &errand{Job: e.Job}
+	o.Format = f
+	p.render(o)
+	if o.Result == index.OK && !o.Answer.Partial {
+		p.cfg.Cache.Cache.PutIf(&o.Job)
+	}
+	return o.Answer.Page
+}
+
 // hand gives one asker the errand's answer.
-func (p *Pipeline) hand(e *errand, j *index.Job) {
+func (p *Pipeline) hand(e *errand, j *index.Job, other []byte) {
 	j.Answer, j.Doubt, j.Stage = e.Answer, e.Doubt, e.Stage
-	if j.Format != e.Format || !j.Query.IsDefault() {
+	if j.Format != e.Format {
+		j.Answer.Page = other
+	}
+	if !j.Query.IsDefault() {
 		j.Answer.Page = nil // rendered for somebody else's wishes
 	}
 	if e.Result == index.Missing && j.Noted != e.Noted {
@@ -248,13 +286,18 @@ func (p *Pipeline) refuse(j *index.Job, k index.Kind) {
 		retry := j.Answer.RetryAfter
 		j.Answer = index.Answer{}
 		if p.cfg.Cache.Cache.GetStale(j) == nil {
-			j.Finish(index.OK)
+			if j.Answer.Negative { // proven by somebody else meanwhile
+				k = index.Missing
+			} else {
+				k = index.OK
+			}
+			j.Finish(k)
 			return
 		}
 		j.Answer.RetryAfter = retry
 	}
 	if j.Answer.RetryAfter == 0 {
-		j.Answer.RetryAfter = time.Second
+		j.Answer.RetryAfter = jitter(time.Second)
 	}
 	j.Finish(k)
 }

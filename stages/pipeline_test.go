@@ -25,6 +25,11 @@ var (
 	slow  fakeStep = func(*index.Job) error { time.Sleep(time.Second); return index.Missing }
 )
 
+// fakeNetwork is asked by a Scout.
+type fakeNetwork func(context.Context) error
+
+func (f fakeNetwork) Discover(ctx context.Context, _ *index.Job) error { return f(ctx) }
+
 // fakeCache keeps what it is given, by question and key, for ever.
 type fakeCache struct {
 	gens *index.Generations
@@ -282,14 +287,85 @@ func TestEachAskerHasHisOwnDeadlineAndTheLookUpItsOwn(t *testing.T) {
 	})
 }
 
+func TestClientsThatLeaveDoNotTripTheBreaker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := setUp(t, func(c *Config) { c.Rooms[0].Slice, c.Rooms[0].Workers = 10*time.Second, Range{1, 64} },
+			Scout{fakeNetwork(func(ctx context.Context) error {
+				<-ctx.Done()
+				return index.Down
+			})})
+		h := make(home, 64)
+		for i := range 64 {
+			j := b.job(key(t, fmt.Sprint("name:k", i)), h)
+			j.Deadline = time.Now().Add(50 * time.Millisecond)
+			b.Lookup(j)
+		}
+		for range 64 {
+			h.wait(t)
+		}
+		time.Sleep(time.Second)
+		if s := b.Stats()[1]; s.Breaker != 0 {
+			t.Errorf("the breaker is %d after 64 clients left, want closed", s.Breaker)
+		}
+	})
+}
+
+func TestASecondLookUpDoesNotWaitForASlowOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := setUp(t, func(c *Config) { c.Rooms[0].Slice = time.Second }, fakeStep(func(j *index.Job) error {
+			time.Sleep(500 * time.Millisecond)
+			return has(j)
+		}))
+		h := make(home, 4)
+		start := time.Now()
+		for i := range 4 {
+			b.Lookup(b.job(key(t, fmt.Sprint("name:k", i)), h))
+		}
+		for range 4 {
+			h.wait(t)
+		}
+		if took := time.Since(start); took != 500*time.Millisecond {
+			t.Errorf("4 look-ups of 500ms with 4 workers took %v", took)
+		}
+	})
+}
+
+func TestAnAnswerFoundMeanwhileIsGivenAtTheDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var absent atomic.Bool
+		b := setUp(t, func(c *Config) { c.Rooms[0].Slice = time.Minute }, fakeStep(func(j *index.Job) error {
+			if !j.Fresh {
+				time.Sleep(10 * time.Second)
+			}
+			if absent.Load() {
+				return index.Missing
+			}
+			return has(j)
+		}))
+		for _, gone := range []bool{false, true} {
+			absent.Store(gone)
+			k := key(t, fmt.Sprint("name:", gone))
+			slow, quick := make(home, 1), make(home, 1)
+			b.Lookup(b.job(k, slow))
+			fresh := b.job(k, quick)
+			fresh.Fresh = true
+			b.Lookup(fresh)
+			want := quick.wait(t).Result
+			if got := slow.wait(t); got.Result != want || got.Hit {
+				t.Errorf("absent %v: the slow asker got %v (a hit: %v), want %v like the quick one", gone, got.Result, got.Hit, want)
+			}
+		}
+	})
+}
+
 func TestTheLastLeaverCancelsTheLookUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var ended atomic.Bool
-		b := setUp(t, func(c *Config) { c.Rooms[0].Slice = 10 * time.Second }, fakeStep(func(j *index.Job) error {
-			<-Context(j).Done()
+		b := setUp(t, func(c *Config) { c.Rooms[0].Slice = 10 * time.Second }, Scout{fakeNetwork(func(ctx context.Context) error {
+			<-ctx.Done()
 			ended.Store(true)
 			return index.Late
-		}))
+		})})
 		h := make(home, 1)
 		j := b.job(key(t, "name:a"), h)
 		j.Deadline = time.Now().Add(100 * time.Millisecond)

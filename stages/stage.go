@@ -30,6 +30,10 @@ type Row struct {
 	Slice   time.Duration // longest stay, waiting included
 	MaxWait time.Duration // wait of the oldest job above which new work is refused
 	Breaker Breaker
+
+	// LateIsNeutral: running out of time says nothing about the place, as with
+	// a network that is asked for what nobody has.
+	LateIsNeutral bool
 }
 
 // A Range is a least and a most.
@@ -67,8 +71,9 @@ type room struct {
 
 	mu sync.Mutex
 	// Fields below are protected by mu.
-	hands []*hand // every worker there ever was, free or not
-	free  []*hand
+	hands   []*hand // every worker there ever was, free or not
+	free    []*hand
+	jamTold time.Time // until when the fuse knows that every worker hangs
 }
 
 // A hand is what one worker holds while it works. The watch reads it to see a
@@ -81,7 +86,7 @@ type hand struct {
 	mu sync.Mutex
 	// Fields below are protected by mu.
 	out    bool        // a call is under way
-	due    time.Time   // when it becomes a failure, and again every slice after
+	due    time.Time   // when it becomes a failure
 	report func(error) // tells the fuse how it ended; nil once told
 }
 
@@ -134,17 +139,17 @@ func (r *room) oldest(now time.Time) (d time.Duration) {
 	return max(d, 0)
 }
 
-// summon sends a worker for what waits, unless as many as the width allows are
-// out. A backlog longer than the width widens it first.
+// summon sends a worker for what waits. When as many as the width allows are
+// out, something waits behind them: the width grows, as far as it may.
 func (r *room) summon() {
-	w := r.width.Load()
-	if int(w) < r.row.Workers.Max && r.queue.Len() > int(w) {
-		r.width.CompareAndSwap(w, w+1)
-	}
 	for {
-		n := r.working.Load()
-		if n >= r.width.Load() {
-			return
+		n, w := r.working.Load(), r.width.Load()
+		if n >= w {
+			if int(w) >= r.row.Workers.Max || r.queue.Len() == 0 {
+				return
+			}
+			r.width.CompareAndSwap(w, w+1)
+			continue
 		}
 		if r.working.CompareAndSwap(n, n+1) {
 			break
@@ -195,7 +200,7 @@ func (r *room) batch(h *hand, js []*index.Job) {
 			continue
 		}
 		r.rate.add(1)
-		r.done(j, k)
+		r.leave(j, k)
 	}
 	if len(h.ready) == 0 {
 		return
@@ -205,9 +210,20 @@ func (r *room) batch(h *hand, js []*index.Job) {
 	r.rate.add(len(h.ready))
 	for i, j := range h.ready {
 		r.count(h.kinds[i])
-		r.done(j, h.kinds[i])
+		r.leave(j, h.kinds[i])
 	}
 	clear(h.ready)
+}
+
+// leave sends a job on. Whatever goes wrong on its way does not reach the
+// other jobs of the batch.
+func (r *room) leave(j *index.Job, k index.Kind) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.counts.Panics.Add(1)
+		}
+	}()
+	r.done(j, k)
 }
 
 // attempt runs the step, unless the slice ran out in the queue: work that
@@ -217,6 +233,9 @@ func (r *room) attempt(h *hand, j *index.Job, prepare bool) index.Kind {
 	r.counts.Wait.Observe(now.Sub(j.Entered))
 	if now.After(j.Due) || !r.wanted(j) {
 		r.counts.Expired.Add(1)
+		if now.Before(j.Deadline) && r.wanted(j) {
+			return index.Busy // it waited too long, but its time is not up
+		}
 		return index.Late
 	}
 	if prepare { // the fuse watches the settling
@@ -231,10 +250,19 @@ func (r *room) attempt(h *hand, j *index.Job, prepare bool) index.Kind {
 		r.counts.Skipped.Add(1)
 		return index.Down
 	}
-	h.take(j.Due, report)
+	h.take(now.Add(r.row.Slice), report)
 	k := r.guard(j)
-	h.drop(k)
+	h.drop(r.verdict(j, k))
 	r.count(k)
+	return k
+}
+
+// verdict is what the fuse is told of a step: nothing, when it ended because
+// nobody waited any more.
+func (r *room) verdict(j *index.Job, k index.Kind) error {
+	if failure(k) && (k == index.Late && r.row.LateIsNeutral || !r.wanted(j)) {
+		return errNeutral
+	}
 	return k
 }
 
@@ -259,7 +287,7 @@ func (r *room) settle(h *hand, s Settler) {
 		r.counts.Skipped.Add(uint64(len(h.ready)))
 		return
 	}
-	h.take(h.ready[0].Due, report)
+	h.take(time.Now().Add(r.row.Slice), report)
 	defer func() {
 		if p := recover(); p != nil {
 			r.counts.Panics.Add(1)
@@ -316,41 +344,51 @@ func (h *hand) take(due time.Time, report func(error)) {
 
 // drop reports how the call in hand ended, unless the watch has already
 // reported it as hanging.
-func (h *hand) drop(k index.Kind) {
+func (h *hand) drop(verdict error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.report != nil {
-		h.report(k)
+		h.report(verdict)
 	}
 	h.out, h.report = false, nil
 }
 
-// watch tells the fuse of steps that are past their slice and still out, anew
-// for every slice they overstay. Store calls take no context: without this a
-// store that hangs would keep every worker and never trip the fuse.
+// watch tells the fuse of steps that are past their slice and still out. Store
+// calls take no context: without this a store that hangs would keep every
+// worker and never trip the fuse. Once nobody is left to work, each slice that
+// passes is another failure.
 func (r *room) watch(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	hanging := 0
 	for _, h := range r.hands {
-		h.overdue(now, r)
+		if h.overdue(now) {
+			hanging++
+		}
 	}
-}
-
-func (h *hand) overdue(now time.Time, r *room) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if !h.out || !now.After(h.due) {
+	if hanging < r.row.Workers.Max || now.Before(r.jamTold) {
 		return
 	}
-	h.due = now.Add(r.row.Slice)
-	if h.report == nil {
+	r.jamTold = now.Add(r.row.Slice)
+	for range hanging {
 		if report, err := r.fuse.allow(); err == nil {
 			report(index.Late)
 		}
-		return
 	}
-	h.report(index.Late)
-	h.report = nil
+}
+
+// overdue reports whether the call in hand hangs, and tells the fuse, once.
+func (h *hand) overdue(now time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.out || !now.After(h.due) {
+		return false
+	}
+	if h.report != nil {
+		h.report(index.Late)
+		h.report = nil
+	}
+	return true
 }
 
 // relax narrows an idle room by one worker.
@@ -360,10 +398,16 @@ func (r *room) relax() {
 	}
 }
 
-// retryAfter is how long the queue will take to drain at its present rate,
-// plus up to a second so that those refused together do not return together.
+// retryAfter is how long the queue will take to drain at its present rate, and
+// up to as long again, so that those refused together do not return together.
 func (r *room) retryAfter() time.Duration {
-	return r.rate.toDrain(r.queue.Len()) + time.Duration(rand.Int64N(int64(time.Second)))
+	return jitter(r.rate.toDrain(r.queue.Len()))
+}
+
+// jitter returns whole seconds between d and twice d, as Retry-After counts.
+func jitter(d time.Duration) time.Duration {
+	s := int64((d + time.Second - 1) / time.Second)
+	return time.Duration(s+rand.Int64N(s+1)) * time.Second
 }
 
 func (r *room) stats(now time.Time) index.RoomStats {

@@ -12,10 +12,12 @@ import (
 )
 
 const (
-	tasksKept  = 1024   // finished and running; the oldest finished is forgotten first
-	reindexMax = 10_000 // keys of one task
-	idemFor    = 24 * time.Hour
-	idemMax    = 256 // bytes of an Idempotency-Key
+	tasksAtOnce = 4
+	tasksKept   = 1024   // finished and running; the oldest finished is forgotten first
+	reindexMax  = 10_000 // keys of one task
+	idemFor     = 24 * time.Hour
+	idemMax     = 256 // bytes of an Idempotency-Key
+	beginWithin = 60  // seconds from the decoding to the commit, and far more than a write may take
 )
 
 // TaskState is what GET /admin/tasks/{id} shows.
@@ -41,6 +43,7 @@ type Tasks struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	busy   sync.WaitGroup
+	turns  chan struct{} // one for each task under way
 
 	mu sync.Mutex
 	// Fields below are protected by mu.
@@ -56,7 +59,7 @@ type task struct {
 // NewTasks returns an empty list. Attach gives it a pipeline; Close ends what
 // runs.
 func NewTasks(gens *index.Generations, cache index.Cache) *Tasks {
-	t := &Tasks{gens: gens, cache: cache, byID: make(map[string]*task)}
+	t := &Tasks{gens: gens, cache: cache, byID: make(map[string]*task), turns: make(chan struct{}, tasksAtOnce)}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	return t
 }
@@ -67,7 +70,9 @@ func (t *Tasks) Attach(p *Pipeline) { t.lookup = p.Lookup }
 
 // Close stops running tasks and waits for them.
 func (t *Tasks) Close() {
-	t.cancel()
+	t.mu.Lock()
+	t.cancel() // under mu, so that begin cannot start what Wait would miss
+	t.mu.Unlock()
 	t.busy.Wait()
 }
 
@@ -120,27 +125,46 @@ func (t *Tasks) decode(d *decoder, j *index.Job) error {
 		keys = append(keys, k)
 	}
 	id := ulid.Make().String()
-	t.keep(&task{keys: keys, state: TaskState{
+	if err := t.keep(&task{keys: keys, state: TaskState{
 		TaskID: id, State: "accepted", Priority: in.Priority, Total: len(keys), Created: d.now,
-	}})
+	}}); err != nil {
+		return err
+	}
 	j.Write = &index.Mutation{Op: index.Reindex, Idem: index.Idempotency{
 		Key: j.Idempotency, Body: index.Sum(body), TaskID: id, Expires: d.now + int64(idemFor/time.Second),
 	}}
 	return nil
 }
 
-func (t *Tasks) keep(k *task) {
+// keep lists a task that is about to be begun. A full list forgets the oldest
+// that is over; when all are under way it refuses, for a task that was
+// answered with 202 must not be forgotten before it ran.
+func (t *Tasks) keep(k *task) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if len(t.order) >= tasksKept {
+		i := slices.IndexFunc(t.order, func(old *task) bool { return old.over(k.state.Created) })
+		if i < 0 {
+			return &Refusal{index.Busy, "as many tasks as there may be are under way"}
+		}
+		delete(t.byID, t.order[i].state.TaskID)
+		t.order = slices.Delete(t.order, i, i+1)
+	}
 	t.byID[k.state.TaskID] = k
 	t.order = append(t.order, k)
-	for i := 0; len(t.order) > tasksKept && i < len(t.order); i++ {
-		if old := t.order[i]; old.state.State != "running" {
-			delete(t.byID, old.state.TaskID)
-			t.order = append(t.order[:i], t.order[i+1:]...)
-			i--
-		}
+	return nil
+}
+
+// over reports whether nothing more will come of k. One that was not begun
+// within beginWithin never will be: the store could not be asked.
+func (k *task) over(now int64) bool {
+	switch k.state.State {
+	case "accepted":
+		return now-k.state.Created > beginWithin
+	case "running":
+		return false
 	}
+	return true
 }
 
 // drop forgets a task that was never begun.
@@ -168,6 +192,12 @@ func (t *Tasks) begin(id string) {
 var width = map[string]int{"low": 1, "normal": 4, "high": 16}
 
 func (t *Tasks) run(k *task) {
+	// A few tasks at once: together they must not take the house from clients.
+	select {
+	case t.turns <- struct{}{}:
+		defer func() { <-t.turns }()
+	case <-t.ctx.Done():
+	}
 	keys := make(chan index.Key)
 	var workers sync.WaitGroup
 	for range width[k.state.Priority] {
@@ -237,13 +267,13 @@ func (t *Tasks) refresh(key index.Key) (k index.Kind) {
 
 func (t *Tasks) ask(ask index.Ask, key index.Key, hash uint64) index.Kind {
 	for try := 1; ; try++ {
-		h := make(homecoming, 1)
+		h := homecoming{t.ctx, make(chan index.Kind, 1)}
 		now := time.Now()
 		t.lookup(&index.Job{
 			Ask: ask, Key: key, Hash: hash, Fresh: true, Began: now, Deadline: now.Add(5 * time.Second),
 			Query: index.ProviderQuery{Limit: index.DefaultLimit}, Home: h,
 		})
-		k := <-h
+		k := <-h.done
 		if k != index.Busy || try == tries {
 			return k
 		}
@@ -256,8 +286,11 @@ func (t *Tasks) ask(ask index.Ask, key index.Key, hash uint64) index.Kind {
 }
 
 // A homecoming is the home of a job of our own.
-type homecoming chan index.Kind
+type homecoming struct {
+	ctx  context.Context
+	done chan index.Kind
+}
 
 func (h homecoming) Open(*index.Job)    {}
-func (h homecoming) Reply(j *index.Job) { h <- j.Result }
-func (h homecoming) Gone() bool         { return false }
+func (h homecoming) Reply(j *index.Job) { h.done <- j.Result }
+func (h homecoming) Gone() bool         { return h.ctx.Err() != nil }

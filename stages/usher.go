@@ -49,11 +49,7 @@ func (p *Pipeline) ushers() {
 // round answers those whose time is up and looks after hanging steps.
 func (p *Pipeline) round(now time.Time, gone bool) {
 	for _, a := range p.desk.leave(now, gone) {
-		a.job.Stage = ""
-		if at := a.errand.at; at != nil {
-			a.job.Stage = at.row.Name
-		}
-		p.refuse(a.job, index.Late)
+		p.expire(a)
 	}
 	p.cache.nudge()
 	for _, r := range p.all() {
@@ -62,6 +58,21 @@ func (p *Pipeline) round(now time.Time, gone bool) {
 			r.summon()
 		}
 	}
+}
+
+// expire answers one asker whose time is up. It is the usher's one contact with
+// code of others, and a panic there must not end the clock.
+func (p *Pipeline) expire(a *asker) {
+	defer func() {
+		if recover() != nil {
+			p.cache.counts.Panics.Add(1)
+		}
+	}()
+	a.job.Stage = ""
+	if at := a.errand.at.Load(); at != nil {
+		a.job.Stage = at.row.Name
+	}
+	p.refuse(a.job, index.Late)
 }
 
 func (p *Pipeline) sample(now time.Time) {

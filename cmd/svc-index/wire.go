@@ -35,6 +35,7 @@ type house struct {
 	cfg   config.Config
 	log   *slog.Logger
 	ready *telemetry.Readiness
+	loops int // event loops; read once, for Go may change its mind
 
 	bus    *bus.Bus
 	store  *leveldb.DB
@@ -58,7 +59,7 @@ type seams struct {
 
 // build opens the house. On an error everything opened before is closed.
 func build(cfg config.Config, log *slog.Logger, s seams) (h *house, err error) {
-	h = &house{cfg: cfg, log: log, ready: telemetry.NewReadiness(log), bus: bus.New(busDepth)}
+	h = &house{cfg: cfg, log: log, loops: runtime.GOMAXPROCS(0), ready: telemetry.NewReadiness(log), bus: bus.New(busDepth)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, h.close(context.Background()))
@@ -123,7 +124,9 @@ func (h *house) buildLine(gens *index.Generations, pages *netio.Pages, s seams) 
 		row("db", &st.DB, stages.Shelf{Store: store}),
 	}
 	if s.network != nil {
-		rooms = append(rooms, row("dht", &st.DHT, stages.Scout{Network: s.network}))
+		dht := row("dht", &st.DHT, stages.Scout{Network: s.network})
+		dht.LateIsNeutral = true
+		rooms = append(rooms, dht)
 	}
 	h.line, err = stages.Build(stages.Config{
 		Cache: stages.CacheRow{
@@ -131,7 +134,7 @@ func (h *house) buildLine(gens *index.Generations, pages *netio.Pages, s seams) 
 			Slice: time.Duration(st.Cache.Slice), Breaker: breaker(st.Cache.Breaker),
 		},
 		Rooms: rooms, Write: row("write", &st.Write, scribe),
-		Loops: runtime.GOMAXPROCS(0), Budget: time.Duration(cfg.Budget.Resolve),
+		Loops: h.loops, Budget: time.Duration(cfg.Budget.Resolve),
 		MaxInflight: cfg.Limits.Inflight, MaxJoined: cfg.Limits.Joined,
 		Gens: gens, Render: pages, Counts: counts,
 	})
@@ -160,7 +163,7 @@ func breaker(b config.Breaker) stages.Breaker {
 func (h *house) open(gens *index.Generations, pages *netio.Pages, integrity *index.IntegrityCounts, nodeID, token string) (err error) {
 	cfg, l := &h.cfg, &h.cfg.Limits
 	h.server, err = netio.New(netio.Options{
-		Loops: runtime.GOMAXPROCS(0), HeadBytes: int(l.HeadBytes), BodyBytes: int64(l.Body),
+		Loops: h.loops, HeadBytes: int(l.HeadBytes), BodyBytes: int64(l.Body),
 		BufferedBytes: int64(l.BufferedBytes), MaxConns: l.Conns(), ConnsPerIP: l.ConnsPerIP,
 		RequestTimeout: time.Duration(l.RequestTimeout), IdleTimeout: time.Duration(l.IdleTimeout),
 		Budget: time.Duration(cfg.Budget.Resolve), WriteTimeout: time.Duration(l.WriteTimeout),

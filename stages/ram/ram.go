@@ -169,7 +169,7 @@ func (r *read) take(b []byte) error {
 		a.Page = append(a.Page, e.page...)
 	}
 	a.From, a.Negative, a.Stale = index.FromCache, e.negative(), past
-	a.Age = r.now - e.filledAt
+	a.Age = max(r.now-e.filledAt, 0) // it may be younger than the batch
 	r.err = nil
 	return nil
 }
@@ -199,7 +199,7 @@ func (c *Cache) PutIf(j *index.Job) bool {
 		return false
 	}
 	e := entry{
-		gen: j.Noted, filledAt: now, freshUntil: now + ttl, staleUntil: now + stale, flags: flagsOf(&j.Key, negative),
+		gen: j.Noted, filledAt: now - j.Answer.Age, freshUntil: now + ttl, staleUntil: now + stale, flags: flagsOf(&j.Key, negative),
 		key: j.Key.Bytes(), page: j.Answer.Page,
 	}
 	if negative {
