@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"log/slog"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -152,5 +154,27 @@ func BenchmarkRender(b *testing.B) {
 	p := &Pages{}
 	for b.Loop() {
 		p.Render(j)
+	}
+}
+
+func TestAnErrorBodyIsTheDocument(t *testing.T) {
+	for _, d := range []errorDoc{
+		{Code: "not_found", Message: "no", CorrID: "a"},
+		{Code: "over_capacity", Message: `a "quoted" word`, CorrID: "b-_", RetryAfter: 3, Stage: "db", Reason: "r\n", CurrentSeq: 9},
+	} {
+		want, err := json.Marshal(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var a, b map[string]any
+		if err := json.Unmarshal(d.appendJSON(nil), &a); err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(want, &b); err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(a, b) {
+			t.Errorf("%s, want %s", d.appendJSON(nil), want)
+		}
 	}
 }

@@ -184,6 +184,30 @@ type errorDoc struct {
 	CurrentSeq uint64 `json:"current_seq,omitempty"`
 }
 
+// appendJSON appends the document. A 404 is what a client with bad intentions
+// asks for most, so it is written by hand: no allocation, no reflection.
+func (d *errorDoc) appendJSON(b []byte) []byte {
+	text := func(name, value string) {
+		if value != "" {
+			b = append(append(append(b, `,"`...), name...), `":`...)
+			b = index.AppendJSONString(b, value)
+		}
+	}
+	b = append(b, `{"code":`...)
+	b = index.AppendJSONString(b, d.Code)
+	text("message", d.Message)
+	text("corr_id", d.CorrID)
+	if d.RetryAfter > 0 {
+		b = strconv.AppendInt(append(b, `,"retry_after":`...), d.RetryAfter, 10)
+	}
+	text("stage", d.Stage)
+	text("reason", d.Reason)
+	if d.CurrentSeq > 0 {
+		b = strconv.AppendUint(append(b, `,"current_seq":`...), d.CurrentSeq, 10)
+	}
+	return append(b, '}')
+}
+
 // error renders a refusal. j is nil when no room has seen the request.
 func (s *slot) error(dst []byte, r *refusal, j *index.Job) []byte {
 	doc := errorDoc{Code: r.code, Message: r.message, CorrID: string(s.corr[:s.corrLen]), Reason: r.reason}
@@ -205,9 +229,12 @@ func (s *slot) error(dst []byte, r *refusal, j *index.Job) []byte {
 	if r.status == 406 {
 		s.job.Format = index.JSON
 	}
-	body, err := s.encode(&doc)
-	if err != nil {
-		body = []byte(`{"code":"internal"}`)
+	var room [512]byte
+	body := doc.appendJSON(room[:0])
+	if s.job.Format == index.CBOR {
+		if b, err := index.MarshalCBOR(&doc); err == nil {
+			body = b
+		}
 	}
 	dst = s.appendHead(dst, r.status)
 	dst = s.appendDate(dst)
