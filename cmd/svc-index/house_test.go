@@ -7,11 +7,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -38,6 +41,14 @@ func openHouse(t *testing.T, s seams, set ...string) *testHouse {
 
 func openHouseIn(t *testing.T, dir string, s seams, set ...string) *testHouse {
 	t.Helper()
+	h := openUnready(t, dir, s, set...)
+	h.awaitReady()
+	return h
+}
+
+// openUnready does not wait until the house says that it is ready.
+func openUnready(t *testing.T, dir string, s seams, set ...string) *testHouse {
+	t.Helper()
 	set = append([]string{
 		"listen=127.0.0.1:0", "admin=127.0.0.1:0", "data_dir=" + dir, "cache.bytes=4MiB", "limits.max_conns=2000",
 	}, set...)
@@ -59,8 +70,44 @@ func openHouseIn(t *testing.T, dir string, s seams, set ...string) *testHouse {
 	th := &testHouse{house: h, t: t, url: "http://" + h.addr.String(), token: token}
 	th.http = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 	t.Cleanup(th.shut)
-	th.awaitReady()
 	return th
+}
+
+// tryHouse opens a house and closes it again.
+func tryHouse(t *testing.T, set ...string) error {
+	t.Helper()
+	cfg, err := config.Load(config.Input{Set: append([]string{
+		"listen=127.0.0.1:0", "admin=127.0.0.1:0", "data_dir=" + t.TempDir(), "cache.bytes=4MiB",
+	}, set...)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := build(cfg, slog.New(slog.NewTextHandler(t.Output(), nil)), seams{})
+	if err == nil {
+		err = h.close(t.Context())
+	}
+	return err
+}
+
+// flip flips a bit of what the files under dir hold of text.
+func flip(dir, text string) error {
+	found := false
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if i := bytes.Index(b, []byte(text)); err == nil && i >= 0 {
+			found = true
+			b[i] ^= 1
+			err = os.WriteFile(path, b, 0o600)
+		}
+		return err
+	})
+	if err == nil && !found {
+		err = fmt.Errorf("no file under %s holds it", dir)
+	}
+	return err
 }
 
 // shut closes the house; safe to call twice.
@@ -146,7 +193,76 @@ func (h *testHouse) try(method, path, body string, header ...string) (a answered
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
-	return answered{resp.StatusCode, resp.Header, b}, err
+	a = answered{resp.StatusCode, resp.Header, b}
+	if err == nil {
+		err = a.audit(method, resp.ContentLength)
+	}
+	return a, err
+}
+
+var corrIDs = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+
+// audit holds an answer to what the specification says of every answer.
+func (a answered) audit(method string, length int64) error {
+	if at, err := http.ParseTime(a.header.Get("Date")); err != nil || time.Since(at).Abs() > 5*time.Second {
+		return fmt.Errorf("Date is %q", a.header.Get("Date"))
+	}
+	if id := a.header.Get("X-Corr-ID"); !corrIDs.MatchString(id) {
+		return fmt.Errorf("X-Corr-ID is %q", id)
+	}
+	switch {
+	case a.status == 304:
+		if length > 0 || len(a.body) > 0 {
+			return fmt.Errorf("a 304 with a body of %d", length)
+		}
+	case length < 0:
+		return fmt.Errorf("a %d without Content-Length", a.status)
+	case method == "HEAD" && len(a.body) > 0:
+		return fmt.Errorf("HEAD got a body: %s", a.body)
+	case a.status >= 400:
+		return a.auditError(method)
+	}
+	return nil
+}
+
+// auditError holds an error to what the specification says of every error.
+func (a answered) auditError(method string) error {
+	if c := a.header.Get("Cache-Control"); c != "no-store" {
+		return fmt.Errorf("a %d with Cache-Control: %q", a.status, c)
+	}
+	retry := a.header.Get("Retry-After")
+	if n, err := strconv.Atoi(retry); (a.status == 429 || a.status == 503) && (err != nil || n < 1) {
+		return fmt.Errorf("a %d with Retry-After: %q", a.status, retry)
+	}
+	for status, name := range map[int]string{401: "WWW-Authenticate", 405: "Allow"} {
+		if has := a.header.Get(name) != ""; has != (a.status == status) {
+			return fmt.Errorf("a %d, and %s is there: %v", a.status, name, has)
+		}
+	}
+	if method == "HEAD" || a.header.Get("Content-Type") != "application/json" || bytes.HasPrefix(a.body, []byte(`{"ready":`)) {
+		return nil
+	}
+	code, known := errorCodes[a.status]
+	switch {
+	case !known || a.field("code") != code:
+		return fmt.Errorf("code of a %d is %q, want %q", a.status, a.field("code"), code)
+	case a.field("message") == "":
+		return fmt.Errorf("a %d without a message: %s", a.status, a.body)
+	case a.field("corr_id") != a.header.Get("X-Corr-ID"):
+		return fmt.Errorf("corr_id %q under X-Corr-ID %q", a.field("corr_id"), a.header.Get("X-Corr-ID"))
+	case (a.status == 429 || a.status == 503) && a.field("retry_after") != retry:
+		return fmt.Errorf("retry_after %s under Retry-After %s", a.field("retry_after"), retry)
+	}
+	return nil
+}
+
+// errorCodes is the table of statuses of the specification. Of 417 it is
+// silent; it is a malformed request.
+var errorCodes = map[int]string{
+	400: "bad_request", 401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed",
+	406: "not_acceptable", 408: "request_timeout", 409: "conflict", 413: "body_cap", 414: "uri_too_long",
+	415: "unsupported_type", 417: "bad_request", 429: "over_capacity", 431: "header_cap", 500: "internal",
+	501: "not_implemented", 503: "upstream_unready", 504: "timeout", 505: "http_version", 507: "insufficient_storage",
 }
 
 func (h *testHouse) get(path string, header ...string) answered {
@@ -176,25 +292,147 @@ func (h *testHouse) putManifest(content string) string {
 
 func cidOf(content string) string { return index.Sum([]byte(content)).String() }
 
-// raw sends bytes and returns all that comes back until the server closes or
-// is silent for a while.
-func (h *testHouse) raw(request string) string {
+// A wire is a bare connection: what is sent goes out as it is, and answers are
+// read one by one.
+type wire struct {
+	net.Conn
+	t  *testing.T
+	in *bufio.Reader
+}
+
+func (h *testHouse) dial() *wire {
 	h.t.Helper()
-	nc, err := net.Dial("tcp", h.addr.String())
+	return dialWire(h.t, "tcp", h.addr.String())
+}
+
+func dialWire(t *testing.T, network, addr string) *wire {
+	t.Helper()
+	nc, err := net.Dial(network, addr)
 	if err != nil {
-		h.t.Fatal(err)
+		t.Fatal(err)
 	}
-	defer nc.Close()
-	if _, err := io.WriteString(nc, request); err != nil {
-		h.t.Fatal(err)
+	t.Cleanup(func() { _ = nc.Close() })
+	return &wire{nc, t, bufio.NewReader(nc)}
+}
+
+// send writes text. A server that has refused already may have closed: that is
+// for answer to find out.
+func (w *wire) send(text string) {
+	w.t.Helper()
+	_ = w.SetWriteDeadline(time.Now().Add(20 * time.Second))
+	_, _ = io.WriteString(w, text)
+}
+
+// next reads the answer to a request with the method.
+func (w *wire) next(method string) (a answered, err error) {
+	_ = w.SetReadDeadline(time.Now().Add(20 * time.Second))
+	resp, err := http.ReadResponse(w.in, &http.Request{Method: method})
+	if err != nil {
+		return a, err
 	}
-	var out bytes.Buffer
-	for {
-		_ = nc.SetReadDeadline(time.Now().Add(400 * time.Millisecond))
-		if _, err := io.CopyN(&out, bufio.NewReader(nc), 1<<20); err != nil {
-			return out.String()
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if resp.Close {
+		resp.Header.Set("Connection", "close") // ReadResponse takes it out
+	}
+	a = answered{resp.StatusCode, resp.Header, b}
+	if err == nil && a.status >= 200 {
+		err = a.audit(method, resp.ContentLength)
+	}
+	return a, err
+}
+
+func (w *wire) answer(method string) answered {
+	w.t.Helper()
+	a, err := w.next(method)
+	if err != nil {
+		w.t.Fatalf("answer to %s: %v (%v)", method, err, a)
+	}
+	return a
+}
+
+// ask is a GET over the wire.
+func (w *wire) ask(path string, header ...string) answered {
+	w.t.Helper()
+	w.send(request("GET", path, "", header...))
+	return w.answer("GET")
+}
+
+// ended reports whether the server has closed and has said nothing more.
+func (w *wire) ended() bool {
+	_ = w.SetReadDeadline(time.Now().Add(5 * time.Second))
+	b, err := io.ReadAll(w.in)
+	return err == nil && len(b) == 0
+}
+
+// request renders a request. A body is counted unless a field says how it is
+// delimited.
+func request(method, target, body string, header ...string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: test\r\n", method, target)
+	counted := body != "" || method == "PUT" || method == "POST"
+	for i := 0; i < len(header); i += 2 {
+		fmt.Fprintf(&b, "%s: %s\r\n", header[i], header[i+1])
+		if header[i] == "Content-Length" || header[i] == "Transfer-Encoding" {
+			counted = false
 		}
 	}
+	if counted {
+		fmt.Fprintf(&b, "Content-Length: %d\r\n", len(body))
+	}
+	return b.String() + "\r\n" + body
+}
+
+// reindex posts a reindex and returns how its task ended.
+func (h *testHouse) reindex(body string, header ...string) (done answered) {
+	h.t.Helper()
+	a := h.want(h.do("POST", "/admin/reindex", body, header...), 202, "")
+	eventually(h.t, "the task is done", func() bool {
+		done = h.do("GET", "/admin/tasks/"+a.field("task_id"), "", "Authorization", "Bearer "+h.token)
+		return done.field("state") == "done"
+	})
+	return done
+}
+
+// bearer is the field that lets its sender write.
+func (h *testHouse) bearer() []string {
+	return []string{"Authorization", "Bearer " + h.token, "Content-Type", "application/json"}
+}
+
+// Seams as functions.
+type (
+	storeFunc   func(*index.Job) error
+	writerFunc  func([]*index.Mutation) error
+	networkFunc func(context.Context, *index.Job) error
+)
+
+func (f storeFunc) Get(j *index.Job) error                             { return f(j) }
+func (f writerFunc) Commit(ms []*index.Mutation) error                 { return f(ms) }
+func (f networkFunc) Discover(ctx context.Context, j *index.Job) error { return f(ctx, j) }
+
+// before returns a seam that runs f before each read of the real store, and
+// instead of it if f returns an error.
+func before(f func(*index.Job) error) func(index.Store) index.Store {
+	return func(real index.Store) index.Store {
+		return storeFunc(func(j *index.Job) error {
+			if err := f(j); err != nil {
+				return err
+			}
+			return real.Get(j)
+		})
+	}
+}
+
+// eventually fails the test unless ok comes true within a while.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for range 400 {
+		if ok() {
+			return
+		}
+		time.Sleep(25 * time.Millisecond)
+	}
+	t.Fatalf("not within 10 s: %s", what)
 }
 
 // scrape returns the samples of /metrics by series.
