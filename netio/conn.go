@@ -456,6 +456,16 @@ func (c *conn) noteUnsent(now time.Time) {
 	c.unsent = unsent
 }
 
+// allRead reports whether nothing the client has sent is left to be answered.
+func (c *conn) allRead() bool {
+	if c.gc == nil || c.gc.InboundBuffered() > 0 || c.body != noBody {
+		return false
+	}
+	var peek [1]byte
+	n, _, err := unix.Recvfrom(c.gc.Fd(), peek[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	return err != nil || n == 0
+}
+
 // firstByte returns since when the request in hand has been coming, for the
 // time that its body still has: none if it came whole.
 func (c *conn) firstByte(now time.Time) time.Time {

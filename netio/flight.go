@@ -1,6 +1,7 @@
 package netio
 
 import (
+	"bytes"
 	"sync/atomic"
 	"time"
 
@@ -48,6 +49,7 @@ type slot struct {
 
 	// Belong to whoever holds the job.
 	out       []byte // the answer, if it could not go into flight.out
+	start     int    // where the answer begins in flight.out, if it is in order
 	mark      int    // where the page begins in what Open lent; 0: nothing lent
 	status    int
 	rejected  index.Reject
@@ -165,6 +167,7 @@ func (s *slot) answer(j *index.Job) {
 // begin returns what the answer is appended to, and into puts the result back.
 func (s *slot) begin(j *index.Job) []byte {
 	if j.InOrder {
+		s.start = len(s.flight.out)
 		return s.flight.out
 	}
 	return s.out[:0]
@@ -208,4 +211,23 @@ func (f *flight) assemble() []byte {
 		f.out = append(f.out, s.out...)
 	}
 	return f.out
+}
+
+// sayClose adds Connection: close to the last answer of a flight, which was
+// rendered before anybody knew.
+func (s *slot) sayClose(out []byte) []byte {
+	const line = "Connection: close\r\n"
+	at := s.start
+	if s.local || !s.job.InOrder {
+		at = len(out) - len(s.out)
+	}
+	at += bytes.IndexByte(out[at:], '\n') + 1
+	s.close = true
+	if s.old {
+		return out // it has a Connection field already; the end says enough
+	}
+	out = append(out, line...)
+	copy(out[at+len(line):], out[at:])
+	copy(out[at:], line)
+	return out
 }

@@ -210,7 +210,11 @@ func (l *loop) land(f *flight, now time.Time) {
 		s.count(now)
 	}
 	c.flight = nil
-	c.write(f.assemble(), f.slots[f.n-1].close)
+	out, last := f.assemble(), f.slots[f.n-1]
+	if l.server.draining.Load() && !last.close && c.allRead() {
+		out = last.sayClose(out)
+	}
+	c.write(out, last.close)
 	l.release(f)
 	c.advance()
 }

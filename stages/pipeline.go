@@ -153,7 +153,11 @@ func (p *Pipeline) done(j *index.Job, k index.Kind) { p.route(j.Home.(*errand), 
 // only place that decides.
 func (p *Pipeline) route(e *errand, k index.Kind) {
 	switch {
-	case k == index.OK, e.Ask == index.AskWrite, e.Ask == index.AskTask:
+	case k == index.OK:
+		e.Finish(k)
+		return
+	case e.Ask == index.AskWrite, e.Ask == index.AskTask:
+		e.Stage = p.write.row.Name
 		e.Finish(k)
 		return
 	case k == index.Broken:

@@ -183,7 +183,7 @@ func (r *room) work() {
 // share is how much of the backlog one worker takes: a full batch from a long
 // queue, but not what another worker could begin at once.
 func (r *room) share(most int) int {
-	return min(max(r.queue.Len()/int(r.width.Load()), 1), most)
+	return min(max(r.queue.Len()/r.row.Workers.Max, 1), most)
 }
 
 // batch works off the jobs of one batch and sends each on.

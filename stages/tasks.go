@@ -175,6 +175,23 @@ func (t *Tasks) drop(id string) {
 	t.order = slices.DeleteFunc(t.order, func(k *task) bool { return k.state.TaskID == id })
 }
 
+// adopt gives a task the id that its first request was answered with, if this
+// one repeats it: it stands in for a task that a restart forgot, or is dropped.
+func (t *Tasks) adopt(id, first string) {
+	if id == first {
+		return
+	}
+	t.mu.Lock()
+	k := t.byID[id]
+	if t.byID[first] == nil && k != nil {
+		delete(t.byID, id)
+		k.state.TaskID = first
+		t.byID[first] = k
+	}
+	t.mu.Unlock()
+	t.drop(id)
+}
+
 // begin runs the task unless it runs or ran: a repeated request names an
 // earlier one.
 func (t *Tasks) begin(id string) {

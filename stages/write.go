@@ -75,8 +75,8 @@ func (s *Scribe) outcome(j *index.Job, err error) index.Kind {
 		return index.OK
 	}
 	m := j.Write
-	if m.Op == index.Reindex && (err != nil || m.Err != nil || m.TaskID != m.Idem.TaskID) {
-		s.Tasks.drop(m.Idem.TaskID) // refused, or a repetition of an earlier one
+	if m.Op == index.Reindex && (err != nil || m.Err != nil) {
+		s.Tasks.drop(m.Idem.TaskID)
 	}
 	if err != nil {
 		// It was not acknowledged, but may turn out to be stored when the
@@ -87,6 +87,9 @@ func (s *Scribe) outcome(j *index.Job, err error) index.Kind {
 	if m.Err != nil {
 		if _, bare := m.Err.(index.Kind); !bare {
 			j.Answer.Reason = m.Err.Error() // constant, by the rule on error messages
+		}
+		if m.Op == index.Reindex && j.Answer.Reason == "" {
+			j.Answer.Reason = "the Idempotency-Key came before with another body"
 		}
 		j.Answer.Seq = m.Current
 		return index.KindOf(m.Err)
@@ -118,6 +121,7 @@ func (s *Scribe) tell(m *index.Mutation) {
 	case index.Pin, index.Unpin:
 		kind = "pin"
 	case index.Reindex:
+		s.Tasks.adopt(m.Idem.TaskID, m.TaskID)
 		s.Tasks.begin(m.TaskID)
 		kind = "admin"
 	}

@@ -50,7 +50,6 @@ func (s *settings) load() (config.Config, error) {
 }
 
 func configCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "Print or check the configuration", Args: cobra.NoArgs}
 	var s settings
 	show := &cobra.Command{
 		Use:   "print",
@@ -78,6 +77,5 @@ func configCmd() *cobra.Command {
 	}
 	s.flags(show)
 	s.flags(check)
-	cmd.AddCommand(strict(show), strict(check))
-	return cmd
+	return group("config", "Print or check the configuration", strict(show), strict(check))
 }

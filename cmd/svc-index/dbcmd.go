@@ -13,7 +13,6 @@ import (
 )
 
 func dbCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "db", Short: "Look at the database of a server that does not run", Args: cobra.NoArgs}
 	var s settings
 	verify := &cobra.Command{
 		Use:   "verify",
@@ -44,8 +43,7 @@ not run on the same data.`,
 	}
 	s.flags(verify)
 	s.flags(stat)
-	cmd.AddCommand(strict(verify), strict(stat))
-	return cmd
+	return group("db", "Look at the database of a server that does not run", strict(verify), strict(stat))
 }
 
 var errDamaged = errors.New("the database is damaged: restore a backup, or publish again what is listed above")

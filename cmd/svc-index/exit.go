@@ -59,3 +59,18 @@ func strict(cmd *cobra.Command) *cobra.Command {
 	})
 	return cmd
 }
+
+// group makes a command that only holds others: a word it does not know is an
+// error of usage.
+func group(use, short string, under ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return usagef("there is no command %q; see %s --help", args[0], cmd.CommandPath())
+		}
+		return cmd.Help()
+	}
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.AddCommand(under...)
+	return strict(cmd)
+}

@@ -66,7 +66,7 @@ func TestAZeroedPageInTheJournalIsDamage(t *testing.T) {
 	}
 }
 
-func TestATornTailIsNormal(t *testing.T) {
+func TestATornTailIsNormalAfterACrash(t *testing.T) {
 	dir := filled(t)
 	cut := func(n int64) func(string) {
 		return func(j string) { must(t, os.Truncate(j, size(t, j)-n)) }
@@ -85,6 +85,10 @@ func TestATornTailIsNormal(t *testing.T) {
 	} {
 		torn := copyDir(t, dir)
 		tt.tear(journalOf(t, torn))
+		if _, err := Open(options(torn, newClock(), nil)); index.KindOf(err) != index.Broken || !contains(err, cleanMark, "db verify") {
+			t.Errorf("%s, after closing in good order: %v, want a refusal", tt.why, err)
+		}
+		must(t, os.Remove(filepath.Join(torn, cleanMark))) // as if it had crashed
 		db, err := Open(options(torn, newClock(), nil))
 		if err != nil {
 			t.Errorf("%s: %v", tt.why, err)
@@ -95,6 +99,22 @@ func TestATornTailIsNormal(t *testing.T) {
 			t.Errorf("%s: an earlier write: %+v, %v", tt.why, j.Answer.Name, err)
 		}
 		db.Close()
+	}
+}
+
+func TestTheMarkOfAGoodEndIsThereOnlyWhileClosed(t *testing.T) {
+	dir := filled(t)
+	mark := filepath.Join(dir, cleanMark)
+	if _, err := os.Stat(mark); err != nil {
+		t.Fatalf("a store closed in good order has no mark: %v", err)
+	}
+	for range 3 { // opening and closing again changes nothing
+		db, err := Open(options(dir, newClock(), nil))
+		must(t, err)
+		if _, err := os.Stat(mark); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("an open store is marked as closed: %v", err)
+		}
+		must(t, db.Close())
 	}
 }
 

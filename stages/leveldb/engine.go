@@ -92,6 +92,11 @@ func (e *engine) open(dir string, readOnly bool, wrap func(storage.Storage) stor
 			}
 		}
 	}
+	if !readOnly {
+		if err := unmarkClean(dir); err != nil {
+			return t, explain(dir, err)
+		}
+	}
 	if wrap != nil {
 		e.files.Storage = wrap(e.files.Storage)
 	}

@@ -117,6 +117,11 @@ func (d *DB) getProviders(e *engine, s *scratch, j *index.Job, now time.Time) er
 		a.Providers = make([]index.Provider, 0, live)
 	}
 	set, until, _ := parseSet(payload, now.Unix(), a.Providers[:0])
+	if set.pinned {
+		for i := range set.rows {
+			set.rows[i].Expires = 0 // nor may whoever ranks them drop them
+		}
+	}
 	a.Providers = set.rows
 	a.From, a.Age, a.Until = index.FromDB, 0, wall(until)
 	return nil

@@ -79,7 +79,10 @@ func inspect(dir string) (inspection, error) {
 		return in, nil
 	}
 	in.checkTables(dir, c)
-	return in, in.checkJournals(dir, names, c)
+	if err := in.checkJournals(dir, names, c); err != nil {
+		return in, err
+	}
+	return in, in.checkClean(dir)
 }
 
 func fileNames(dir string) ([]string, error) {

@@ -185,7 +185,9 @@ func (d *DB) Close() error {
 		close(d.quit)
 		d.idle.Wait()
 		if e := d.engine.Swap(nil); e != nil {
-			err = e.retire()
+			if err = e.retire(); err == nil && !d.ReadOnly() {
+				err = markClean(d.opt.Path)
+			}
 		}
 	})
 	return err
