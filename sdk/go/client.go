@@ -90,9 +90,7 @@ var errServer = errors.New("a server is http://HOST:PORT, https://HOST:PORT or u
 // dial, if it is one.
 func parseServer(server string) (base, socket string, err error) {
 	if path, ok := strings.CutPrefix(server, "unix:"); ok {
-		if strings.HasPrefix(path, "//") {
-			path = path[2:] // unix:///run/x.sock, as some write it
-		}
+		path = strings.TrimPrefix(path, "//") // unix:///run/x.sock, as some write it
 		if path == "" {
 			return "", "", errServer
 		}
