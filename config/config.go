@@ -164,7 +164,7 @@ func defaultStages() Stages {
 	}
 	ms := func(n int) Duration { return Duration(time.Duration(n) * time.Millisecond) }
 	return Stages{
-		Cache: Stage{4096, 1, runtime.GOMAXPROCS(0), 256, ms(20), 0, b},
+		Cache: Stage{16384, 1, runtime.GOMAXPROCS(0), 256, ms(20), 0, b},
 		DB:    Stage{256, 1, 8, 8, ms(180), ms(150), b},
 		DHT:   Stage{256, 1, 64, 1, ms(900), ms(600), b},
 		Write: Stage{1024, 1, 4, 64, ms(2000), ms(1000), b},

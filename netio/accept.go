@@ -100,10 +100,12 @@ func (c *conn) admit(s *slot, h *head, r *request) *refusal {
 	if c.late {
 		return errDraining
 	}
-	if max := srv.opt.BufferedBytes; max > 0 && srv.counts.BufferedBytes.Load() > max {
+	j := &s.job
+	// Small answers to small questions cost nothing that the budget is for.
+	large := j.Ask == index.AskWrite || j.Ask == index.AskManifest || h.length > 0 || h.chunked
+	if max := srv.opt.BufferedBytes; large && max > 0 && srv.counts.BufferedBytes.Load() > max {
 		return errBuffered
 	}
-	j := &s.job
 	if j.Ask == index.AskWrite || j.Ask == index.AskTask {
 		if !srv.opt.Authorize(h.authorization) {
 			return errUnauthorized

@@ -389,6 +389,7 @@ func (c *conn) failBody(in []byte, r *refusal) (n int, s *slot) {
 	c.body, c.buf = noBody, nil
 	f := c.loop.newFlight(c)
 	f.append(s)
+	s.close = true // the rest of the body cannot be told from a request
 	s.refuse(r)
 	c.depart(f)
 	return len(in), nil

@@ -92,7 +92,7 @@ func clearWay(path string) error {
 
 // acceptors take connections from one listener. More than one, because each
 // waits for the event loop to take its connection in.
-const acceptors = 4
+const acceptors = 16
 
 func (d *doors) add(ln net.Listener) {
 	d.mu.Lock()

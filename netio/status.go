@@ -39,7 +39,7 @@ var (
 		message: "the request took too long to arrive"}
 	errDraining = &refusal{status: 503, code: "upstream_unready", reason: "draining", reject: index.RejectUpstreamUnready, close: true,
 		message: "this server is shutting down; ask another"}
-	errBuffered = &refusal{status: 503, code: "upstream_unready", reason: "buffered_bytes", reject: index.RejectOverCapacity, close: true,
+	errBuffered = &refusal{status: 503, code: "upstream_unready", reason: "buffered_bytes", reject: index.RejectOverCapacity,
 		message: "too many bytes are held for other clients; come back after Retry-After"}
 	errLaneFull = &refusal{status: 429, code: "over_capacity", reject: index.RejectOverCapacity,
 		message: verdicts[index.Busy].message}

@@ -155,8 +155,9 @@ func (l *lane) flight(f *index.Flight, now time.Time) (err error) {
 	wait := now.Sub(f.Entered)
 	l.jobs.Add(-n)
 	l.room.counts.Wait.ObserveN(wait, uint64(n))
-	late := wait > l.room.row.Slice
-	if late {
+	if wait > l.room.row.Slice {
+		// Counted, and looked for all the same: a look costs less than sending
+		// the job on would, and an overload must not turn hits into misses.
 		l.room.counts.Expired.Add(uint64(n))
 	}
 	inOrder := true
@@ -170,7 +171,7 @@ func (l *lane) flight(f *index.Flight, now time.Time) (err error) {
 		}
 		left--
 		j.Entered = now
-		hit, e := l.look(j, inOrder, late || l.blown)
+		hit, e := l.look(j, inOrder, l.blown)
 		inOrder = inOrder && hit
 		if e != nil {
 			err = e

@@ -64,6 +64,7 @@ type room struct {
 	counts index.RoomCounts
 	rate   drainRate
 
+	cost    atomic.Int64 // ns a job keeps a worker
 	width   atomic.Int32 // workers it may use now
 	working atomic.Int32 // workers out of the pool
 	busy    atomic.Int32 // of these, with a job in hand
@@ -127,10 +128,23 @@ func (r *room) enter(j *index.Job, now time.Time) bool {
 	return true
 }
 
-// jammed reports whether the head of the queue has waited so long that what
-// comes now would only wait longer.
+// jammed reports whether what comes now would wait too long: the head of the
+// queue has, or what is queued is more work than the workers can do in time.
 func (r *room) jammed(now time.Time) bool {
-	return r.row.MaxWait > 0 && r.queue.Len() > 0 && r.oldest(now) > r.row.MaxWait
+	depth := r.queue.Len()
+	if r.row.MaxWait <= 0 || depth == 0 {
+		return false
+	}
+	work := time.Duration(depth) * time.Duration(r.cost.Load()) / time.Duration(r.row.Workers.Max)
+	return work > r.row.MaxWait || r.oldest(now) > r.row.MaxWait
+}
+
+// charge notes what n jobs together cost a worker, a slice at most: what hung
+// says nothing of what comes next. It is a moving average of the last eight or
+// so; workers may overwrite each other's, which costs nothing but a sample.
+func (r *room) charge(d time.Duration, n int) {
+	was := r.cost.Load()
+	r.cost.Store(was + (int64(min(d, r.row.Slice))/int64(n)-was)/8)
 }
 
 // oldest returns how long the head of the queue has waited.
@@ -252,6 +266,7 @@ func (r *room) attempt(h *hand, j *index.Job, prepare bool) index.Kind {
 	}
 	h.take(now.Add(r.row.Slice), report)
 	k := r.guard(j)
+	r.charge(time.Since(now), 1)
 	h.drop(r.verdict(j, k))
 	r.count(k)
 	return k
@@ -287,8 +302,10 @@ func (r *room) settle(h *hand, s Settler) {
 		r.counts.Skipped.Add(uint64(len(h.ready)))
 		return
 	}
-	h.take(time.Now().Add(r.row.Slice), report)
+	began := time.Now()
+	h.take(began.Add(r.row.Slice), report)
 	defer func() {
+		r.charge(time.Since(began), len(h.ready))
 		if p := recover(); p != nil {
 			r.counts.Panics.Add(1)
 			for i := range h.kinds {

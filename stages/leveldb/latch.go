@@ -103,6 +103,7 @@ func (d *DB) pause(wait time.Duration) bool {
 // is opened for reading only, if it can be trusted.
 func (d *DB) reopen() error {
 	need := max(d.opt.MinFree, d.journalBytes()+reopenRoom)
+	d.space.forget() // what it was before the fault says nothing
 	if err := d.space.room(need); err != nil {
 		return err // the old engine still reads
 	}

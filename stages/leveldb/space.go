@@ -39,6 +39,13 @@ func (s *space) left() (int64, error) {
 	return n, nil
 }
 
+// forget makes the next question go to the disk.
+func (s *space) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.at = time.Time{}
+}
+
 // room refuses when fewer than need bytes are free.
 func (s *space) room(need int64) error {
 	if need <= 0 {
