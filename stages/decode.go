@@ -36,12 +36,9 @@ type decoder struct {
 
 // decode turns the body of a write into j.Write.
 func (d *decoder) decode(j *index.Job) error {
-	body := j.Body
-	if j.Gzip {
-		var err error
-		if body, err = inflate(body, d.limit); err != nil {
-			return err
-		}
+	body, err := d.body(j)
+	if err != nil {
+		return err
 	}
 	m := &index.Mutation{Op: j.Op, Key: j.Key}
 	j.Write = m
@@ -58,8 +55,8 @@ func (d *decoder) decode(j *index.Job) error {
 		m.ProviderID = j.Text
 		return checkProviderID(m.ProviderID)
 	}
-	if !j.IsJSON {
-		return &Refusal{index.BadType, "the body has to be application/json"}
+	if err := mustBeJSON(j); err != nil {
+		return err
 	}
 	switch j.Op {
 	case index.PutName:
@@ -70,6 +67,21 @@ func (d *decoder) decode(j *index.Job) error {
 		return d.pin(m, body)
 	}
 	return &Refusal{index.Unsupported, "no such write"}
+}
+
+// body returns the body without its coding.
+func (d *decoder) body(j *index.Job) ([]byte, error) {
+	if !j.Gzip {
+		return j.Body, nil
+	}
+	return inflate(j.Body, d.limit)
+}
+
+func mustBeJSON(j *index.Job) error {
+	if !j.IsJSON {
+		return &Refusal{index.BadType, "the body has to be application/json"}
+	}
+	return nil
 }
 
 func (d *decoder) manifest(m *index.Mutation, body []byte) error {

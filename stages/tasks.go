@@ -88,15 +88,12 @@ func (t *Tasks) State(id string) (TaskState, bool) {
 
 // decode reads a reindex request and keeps its task for begin.
 func (t *Tasks) decode(d *decoder, j *index.Job) error {
-	body := j.Body
-	if j.Gzip {
-		var err error
-		if body, err = inflate(body, d.limit); err != nil {
-			return err
-		}
+	body, err := d.body(j)
+	if err != nil {
+		return err
 	}
-	if !j.IsJSON {
-		return &Refusal{index.BadType, "the body has to be application/json"}
+	if err := mustBeJSON(j); err != nil {
+		return err
 	}
 	var in struct {
 		Keys     []string `json:"keys"`
