@@ -93,7 +93,7 @@ func (c *conn) ready() bool {
 		return false
 	}
 	if c.halfGone {
-		return len(c.half.buf) < unsentMax
+		return len(c.half.buf) < unsentMax && time.Now().Before(c.half.until)
 	}
 	c.paused = c.gc.OutboundBuffered() >= unsentMax
 	return !c.paused
@@ -418,8 +418,8 @@ func (c *conn) write(b []byte, last bool) {
 // hold too much, is closed.
 func (c *conn) noteAhead() {
 	ahead := c.gc.InboundBuffered()
-	if ahead == c.ahead {
-		return
+	if ahead == c.ahead || c.late && ahead < c.loop.server.opt.HeadBytes {
+		return // who comes during a drain must not prolong it
 	}
 	s := c.loop.server
 	total := s.counts.BufferedBytes.Add(int64(ahead - c.ahead))
@@ -544,7 +544,10 @@ func (c *conn) tooSlow(now time.Time) {
 
 // shut closes the connection without further ado.
 func (c *conn) shut() {
-	if c.gc != nil {
+	switch {
+	case c.halfGone:
+		c.half.finish(c)
+	case c.gc != nil:
 		_ = c.loop.el.Close(c.gc)
 	}
 }

@@ -10,8 +10,10 @@ import (
 // closes its descriptor when it reads the end of the stream, so answers that
 // are on their way leave over a copy of it.
 type halfConn struct {
-	net net.Conn
-	buf []byte // answers; counted in the global budget
+	net   net.Conn
+	buf   []byte    // answers; counted in the global budget
+	held  int64     // bytes counted there
+	until time.Time // when no more requests of it are begun
 }
 
 // halve keeps a connection whose client has shut its side as long as requests
@@ -35,7 +37,9 @@ func (c *conn) halve() bool {
 		return false
 	}
 	c.rest = append([]byte(nil), rest...)
-	c.half, c.halfGone, c.gc = &halfConn{net: nc}, true, nil
+	o := &c.loop.server.opt
+	c.half, c.halfGone, c.gc = &halfConn{net: nc, held: int64(len(rest)), until: time.Now().Add(o.RequestTimeout)}, true, nil
+	c.loop.server.counts.BufferedBytes.Add(c.half.held)
 	c.loop.halved[c] = struct{}{}
 	c.loop.server.halves.Add(1)
 	return true
@@ -44,6 +48,7 @@ func (c *conn) halve() bool {
 func (h *halfConn) write(c *conn, b []byte) {
 	if h.net != nil {
 		h.buf = append(h.buf, b...)
+		h.held += int64(len(b))
 		c.loop.server.counts.BufferedBytes.Add(int64(len(b)))
 	}
 }
@@ -57,12 +62,12 @@ func (h *halfConn) finish(c *conn) {
 	}
 	delete(c.loop.halved, c)
 	c.freeBudget()
-	s, nc, buf, ip := c.loop.server, h.net, h.buf, c.ip
+	s, nc, buf, held, ip := c.loop.server, h.net, h.buf, h.held, c.ip
 	h.net, h.buf, c.rest = nil, nil, nil
 	go func() {
 		defer s.halves.Done()
 		defer s.doors.leave(ip)
-		defer s.counts.BufferedBytes.Add(-int64(len(buf)))
+		defer s.counts.BufferedBytes.Add(-held)
 		defer nc.Close()
 		_ = nc.SetWriteDeadline(time.Now().Add(s.opt.RequestTimeout))
 		if _, err := nc.Write(buf); err != nil {

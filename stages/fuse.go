@@ -36,7 +36,8 @@ func settings(name string, b Breaker) gobreaker.Settings {
 		BucketPeriod: b.Window / 10, // without buckets the window is a cliff: counts vanish all at once
 		Timeout:      b.Cooldown,
 		ReadyToTrip: func(c gobreaker.Counts) bool {
-			return c.Requests >= b.MinRequests && float64(c.TotalFailures) >= b.TripRatio*float64(c.Requests)
+			n := c.Requests - min(c.TotalExclusions, c.Requests) // neutral calls are counted as requests, too
+			return n >= b.MinRequests && float64(c.TotalFailures) >= b.TripRatio*float64(n)
 		},
 		IsSuccessful: func(err error) bool { return !failure(index.KindOf(err)) },
 		IsExcluded:   func(err error) bool { return err == errNeutral },

@@ -25,6 +25,7 @@ type errand struct {
 	// Protected by the desk's mutex.
 	askers []*asker
 	open   bool // askers may still join
+	ended  bool
 }
 
 // An asker is one waiting job.
@@ -147,6 +148,10 @@ func (d *desk) unseat(a *asker) {
 func (d *desk) end(e *errand) []*asker {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if e.ended {
+		return nil
+	}
+	e.ended = true
 	as := e.askers
 	e.askers = nil
 	for _, a := range as {

@@ -146,8 +146,23 @@ func Context(j *index.Job) context.Context {
 	return context.Background()
 }
 
-// done is where a room leaves a job it is through with.
-func (p *Pipeline) done(j *index.Job, k index.Kind) { p.route(j.Home.(*errand), k) }
+// done is where a room leaves a job it is through with. A bug on the way from
+// here costs the errand its answer, not its askers theirs.
+func (p *Pipeline) done(j *index.Job, k index.Kind) {
+	e := j.Home.(*errand)
+	defer func() {
+		if recover() == nil {
+			return
+		}
+		p.cache.counts.Panics.Add(1)
+		e.Result = index.Broken
+		for _, a := range p.desk.end(e) {
+			p.hand(e, a.job, nil)
+		}
+		e.finish()
+	}()
+	p.route(e, k)
+}
 
 // route decides what becomes of an errand that a room is done with. It is the
 // only place that decides.

@@ -64,7 +64,7 @@ type room struct {
 	counts index.RoomCounts
 	rate   drainRate
 
-	cost    atomic.Int64 // ns a job keeps a worker
+	cost    atomic.Int64 // ns a turn keeps a worker
 	width   atomic.Int32 // workers it may use now
 	working atomic.Int32 // workers out of the pool
 	busy    atomic.Int32 // of these, with a job in hand
@@ -135,16 +135,23 @@ func (r *room) jammed(now time.Time) bool {
 	if r.row.MaxWait <= 0 || depth == 0 {
 		return false
 	}
-	work := time.Duration(depth) * time.Duration(r.cost.Load()) / time.Duration(r.row.Workers.Max)
+	turns := depth
+	if _, together := r.row.Step.(Settler); together {
+		turns = (depth + r.row.Batch - 1) / r.row.Batch
+	}
+	work := time.Duration(turns) * time.Duration(r.cost.Load()) / time.Duration(r.row.Workers.Max)
 	return work > r.row.MaxWait || r.oldest(now) > r.row.MaxWait
 }
 
-// charge notes what n jobs together cost a worker, a slice at most: what hung
-// says nothing of what comes next. It is a moving average of the last eight or
-// so; workers may overwrite each other's, which costs nothing but a sample.
-func (r *room) charge(d time.Duration, n int) {
-	was := r.cost.Load()
-	r.cost.Store(was + (int64(min(d, r.row.Slice))/int64(n)-was)/8)
+// charge notes what a turn cost a worker: one job, or one batch of those that
+// settle together. What hung says nothing of what comes next and is left out.
+// It is a moving average of the last eight or so; workers may overwrite each
+// other's, which costs nothing but a sample.
+func (r *room) charge(d time.Duration) {
+	if d < r.row.Slice {
+		was := r.cost.Load()
+		r.cost.Store(was + (int64(d)-was)/8)
+	}
 }
 
 // oldest returns how long the head of the queue has waited.
@@ -264,9 +271,9 @@ func (r *room) attempt(h *hand, j *index.Job, prepare bool) index.Kind {
 		r.counts.Skipped.Add(1)
 		return index.Down
 	}
-	h.take(now.Add(r.row.Slice), report)
+	h.take(now.Add(r.row.Slice+overdueGrace), report)
 	k := r.guard(j)
-	r.charge(time.Since(now), 1)
+	r.charge(time.Since(now))
 	h.drop(r.verdict(j, k))
 	r.count(k)
 	return k
@@ -303,9 +310,9 @@ func (r *room) settle(h *hand, s Settler) {
 		return
 	}
 	began := time.Now()
-	h.take(began.Add(r.row.Slice), report)
+	h.take(began.Add(r.row.Slice+overdueGrace), report)
 	defer func() {
-		r.charge(time.Since(began), len(h.ready))
+		r.charge(time.Since(began))
 		if p := recover(); p != nil {
 			r.counts.Panics.Add(1)
 			for i := range h.kinds {
@@ -370,6 +377,9 @@ func (h *hand) drop(verdict error) {
 	h.out, h.report = false, nil
 }
 
+// overdueGrace is what a step may take to notice that its time is up.
+const overdueGrace = 4 * usherRound
+
 // watch tells the fuse of steps that are past their slice and still out. Store
 // calls take no context: without this a store that hangs would keep every
 // worker and never trip the fuse. Once nobody is left to work, each slice that
@@ -408,8 +418,11 @@ func (h *hand) overdue(now time.Time) bool {
 	return true
 }
 
-// relax narrows an idle room by one worker.
+// relax narrows an idle room by one worker, and lets it forget what work cost.
 func (r *room) relax() {
+	if r.queue.Len() == 0 && r.busy.Load() == 0 {
+		r.cost.Store(r.cost.Load() * 7 / 8)
+	}
 	if w := r.width.Load(); int(w) > max(r.row.Workers.Min, 1) && r.queue.Len() == 0 {
 		r.width.CompareAndSwap(w, w-1)
 	}

@@ -139,6 +139,13 @@ func (t *Tasks) decode(d *decoder, j *index.Job) error {
 func (t *Tasks) keep(k *task) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.order = slices.DeleteFunc(t.order, func(old *task) bool { // decoded, and never committed
+		lost := old.state.State == "accepted" && old.over(k.state.Created)
+		if lost {
+			delete(t.byID, old.state.TaskID)
+		}
+		return lost
+	})
 	if len(t.order) >= tasksKept {
 		i := slices.IndexFunc(t.order, func(old *task) bool { return old.over(k.state.Created) })
 		if i < 0 {

@@ -262,6 +262,9 @@ func (h *house) attachBus() {
 	})
 }
 
+// closeGrace is for the rooms to finish what they have in hand.
+const closeGrace = 3 * time.Second
+
 // close takes the house down, front to back: readiness off, no more work,
 // rooms drained, replies out, disk closed last. What ctx does not give time
 // for is cut short, and said.
@@ -276,7 +279,10 @@ func (h *house) close(ctx context.Context) error {
 	}
 	stuck := false
 	if h.line != nil {
-		err := h.line.Close(ctx)
+		// A drain that ran out of time leaves this much for what is in hand.
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeGrace)
+		err := h.line.Close(grace)
+		cancel()
 		stuck = err != nil
 		errs = append(errs, err)
 	}

@@ -118,6 +118,25 @@ func TestTheMarkOfAGoodEndIsThereOnlyWhileClosed(t *testing.T) {
 	}
 }
 
+func TestAMarkThatDoesNotFitSaysNothing(t *testing.T) {
+	dir := filled(t)
+	for why, mark := range map[string]string{
+		"empty, as a crash may leave it": "",
+		"cut short":                      "closed in good or",
+		"of another journal":             fmt.Sprintf(cleanForm, 999999, 1000),
+		"older than the store":           fmt.Sprintf(cleanForm, 1, 1),
+	} {
+		d := copyDir(t, dir)
+		must(t, os.WriteFile(filepath.Join(d, cleanMark), []byte(mark), 0o600))
+		db, err := Open(options(d, newClock(), nil))
+		if err != nil {
+			t.Errorf("%s: %v", why, err)
+			continue
+		}
+		must(t, db.Close())
+	}
+}
+
 func TestLostFilesAreNamed(t *testing.T) {
 	dir := filled(t)
 	for _, tt := range []struct {

@@ -196,9 +196,14 @@ func (e *engine) write(b *goleveldb.Batch, sync bool) error {
 
 // retire waits for the last reader and closes. There is no way back: later
 // readers find the engine taken.
-func (e *engine) retire() error {
+// last, if given, is called when all is closed and the directory still ours.
+func (e *engine) retire(last func()) error {
 	e.mu.Lock()
-	return errors.Join(e.db.Close(), e.files.Close())
+	err := e.db.Close()
+	if err == nil && last != nil {
+		last()
+	}
+	return errors.Join(err, e.files.Close())
 }
 
 // read returns the payload of key: Missing when there is none, Broken when it

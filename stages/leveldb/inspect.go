@@ -32,6 +32,7 @@ type inspection struct {
 	last     tally    // of the last batch in the journals; its Batch is 0 when they hold none
 	batches  int      // in the journals
 	journals int
+	journal  int64     // number of the last one
 	torn     int64     // bytes of torn tail; normal after a crash
 	tables   []finding // tables that are not as long as they should be
 	refuse   []finding // what forbids opening
@@ -193,6 +194,7 @@ func (in *inspection) checkJournals(dir string, names []string, c *contents) err
 	in.journals = len(nums)
 	seq, open := c.seq, (*finding)(nil)
 	for _, num := range nums {
+		in.journal = num
 		name := fmt.Sprintf("%06d.log", num)
 		b, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {

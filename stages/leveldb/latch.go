@@ -108,7 +108,7 @@ func (d *DB) reopen() error {
 		return err // the old engine still reads
 	}
 	if e := d.engine.Swap(nil); e != nil {
-		if err := e.retire(); err != nil {
+		if err := e.retire(nil); err != nil {
 			d.log.Warn("leveldb: closing before reopening", "err", err)
 		}
 	}
@@ -117,7 +117,7 @@ func (d *DB) reopen() error {
 		if err = d.adopt(e, t); err == nil {
 			return nil
 		}
-		err = errors.Join(err, e.retire())
+		err = errors.Join(err, e.retire(nil))
 	}
 	d.openReadOnly()
 	return err

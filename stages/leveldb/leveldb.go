@@ -87,7 +87,7 @@ func Open(o Options) (*DB, error) {
 		return nil, err
 	}
 	if err := d.adopt(e, t); err != nil {
-		return nil, errors.Join(err, e.retire())
+		return nil, errors.Join(err, e.retire(nil))
 	}
 	d.measure()
 	d.idle.Add(2)
@@ -185,10 +185,19 @@ func (d *DB) Close() error {
 		close(d.quit)
 		d.idle.Wait()
 		if e := d.engine.Swap(nil); e != nil {
-			if err = e.retire(); err == nil && !d.ReadOnly() {
-				err = markClean(d.opt.Path)
-			}
+			err = e.retire(d.markClosed)
 		}
 	})
 	return err
+}
+
+// markClosed leaves the mark of a good end. A store that does not sync has
+// none: what the mark promises might reach the disk before what it speaks of.
+func (d *DB) markClosed() {
+	if !d.opt.Sync || d.ReadOnly() {
+		return
+	}
+	if err := markClean(d.opt.Path); err != nil {
+		d.log.Warn("leveldb: closed, but without the mark of it", "path", d.opt.Path, "err", err)
+	}
 }
