@@ -210,6 +210,9 @@ func deliver(b []byte, out string, stdout io.Writer) error {
 		_, err := stdout.Write(b)
 		return err
 	}
+	if fi, err := os.Stat(out); err == nil && !fi.Mode().IsRegular() {
+		return os.WriteFile(out, b, 0o644) // a device or a pipe: written to, never replaced
+	}
 	f, err := os.CreateTemp(filepath.Dir(out), filepath.Base(out)+".tmp")
 	if err != nil {
 		return err

@@ -3,10 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"svcindex/index"
@@ -127,5 +129,23 @@ func TestExitCode(t *testing.T) {
 		if got := exitCode(tt.err); got != tt.want {
 			t.Errorf("%s: %d, want %d", tt.why, got, tt.want)
 		}
+	}
+}
+
+func TestADeviceIsWrittenToAndNotReplaced(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err := os.OpenFile(pipe, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if err := deliver([]byte("x"), pipe, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if fi, err := os.Stat(pipe); err != nil || fi.Mode().IsRegular() {
+		t.Errorf("the pipe is now %v, %v", fi, err)
 	}
 }
