@@ -169,7 +169,7 @@ func (o *loadOptions) filling(put loadgen.Endpoint, cids loadgen.Keyset, weights
 		f.Endpoints = append(f.Endpoints, loadgen.Endpoint{Name: "providers", Method: "PUT", Path: "/providers/",
 			Keys: cids, Header: put.Header,
 			Body: func(dst []byte, _ int, _ int64) []byte {
-				return append(dst, `{"providers":[{"id":"load","addr":"http://127.0.0.1:1/","region":"load","ttl_s":172800}]}`...)
+				return fmt.Appendf(dst, `{"providers":[{"id":%q,"addr":%q,"region":%q,"ttl_s":%d}]}`, loadProvider, loadAddr, loadRegion, index.TTLMax)
 			}})
 	}
 	put.Body = nameBody(cids, func(int64) int64 { return 1 })

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -56,6 +57,36 @@ func TestLoadgenPreparesAndThenFindsAll(t *testing.T) {
 	}
 }
 
+// What was filled offline is what a server then serves: all of it, and no more.
+func TestLoadgenFillsADataDirectoryOffline(t *testing.T) {
+	data := t.TempDir()
+	const mix = "resolve=2,providers=1,manifests=1"
+	for range 2 { // again changes nothing
+		cmd := loadgenCmd()
+		cmd.SetOut(io.Discard)
+		cmd.SetErr(io.Discard)
+		cmd.SetArgs([]string{"--prepare", "3000", "--offline", "--data", data, "--mix", mix})
+		if err := cmd.ExecuteContext(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h := openHouseIn(t, data, seams{})
+	if s := h.store.Stats(); s.Names != 3000 || s.Manifests != 3000 || s.Providers != 3000 {
+		t.Errorf("%+v, want 3000 names, manifests and provider rows", s)
+	}
+	out, err := h.loadIt("--keys", "3000", "--mix", mix, "--rate", "400", "--duration", "1s", "--dist", "uniform", "--json", "-")
+	if code := exitCode(err); code != exitOK && code != exitInvalid {
+		t.Fatal(err)
+	}
+	var r loadgen.Report
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Codes) != 1 || r.Codes[0].Name != "200" || r.Codes[0].Response.Count != 400 {
+		t.Errorf("%+v, want 400 times 200", r.Codes)
+	}
+}
+
 func TestLoadgenAbsentKeysAreNotFound(t *testing.T) {
 	h := openHouse(t, seams{})
 	out, err := h.loadIt("--rate", "200", "--duration", "1s", "--absent", "1", "--mix", "resolve,providers,manifests", "--json", "-")
@@ -92,7 +123,7 @@ func TestLoadgenCommandLinesThatMakeNoSense(t *testing.T) {
 		"--rate 5,0 --profile step", "--rate 0 --profile poisson,", "--rate 5 --slo p98<1ms", "--rate 5 --mix search=1", "--rate 5 --mix resolve=x",
 		"--rate 5 --mix resolve=0", "--rate 5 --absent 2", "--rate 5 --dist normal", "--rate 5 --keys 0", "--rate 5 --keys /no/such",
 		"--rate 5 --server https://h:1", "--rate 5 --server http://h:1/path", "--find-max --profile ramp --rate 1..2",
-		"--find-max --slo ,", "--rate 5 --writes 0.5 --keys " + keys, "--rate 5 --mix providers --keys " + keys, "--rate 5 --nonsense",
+		"--find-max --slo ,", "--rate 5 --prepare 5 --offline", "--offline", "--rate 5 --writes 0.5 --keys " + keys, "--rate 5 --mix providers --keys " + keys, "--rate 5 --nonsense",
 	} {
 		cmd := loadgenCmd()
 		cmd.SilenceErrors, cmd.SilenceUsage = true, true
