@@ -1,7 +1,9 @@
 package index
 
 import (
+	"bytes"
 	"encoding/hex"
+	"errors"
 	"fmt"
 
 	"github.com/fxamacker/cbor/v2"
@@ -19,6 +21,36 @@ var cborMode = func() cbor.EncMode {
 
 // MarshalCBOR encodes a document that has cbor or json field tags.
 func MarshalCBOR(v any) ([]byte, error) { return cborMode.Marshal(v) }
+
+// cborStrict takes nothing that the encoder would not have written: no unknown
+// or repeated field, no tag, no indefinite length.
+var cborStrict = func() cbor.DecMode {
+	m, err := cbor.DecOptions{
+		DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden,
+		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField, UTF8: cbor.UTF8RejectInvalid,
+		MaxNestedLevels: 8, MaxArrayElements: 1024, MaxMapPairs: 64, FieldNameMatching: cbor.FieldNameMatchingCaseSensitive,
+	}.DecMode()
+	if err != nil {
+		panic(fmt.Sprintf("index: cbor options: %v", err)) // constant input: cannot fail
+	}
+	return m
+}()
+
+var errCBOR = errors.New("not the deterministic CBOR of what is expected here")
+
+// UnmarshalCBOR reads what MarshalCBOR wrote into v, a pointer to the same
+// type. Bytes that say the same in another way are refused, so that what is
+// signed or compared has one form.
+func UnmarshalCBOR(b []byte, v any) error {
+	if err := cborStrict.Unmarshal(b, v); err != nil {
+		return errors.Join(errCBOR, err)
+	}
+	again, err := cborMode.Marshal(v)
+	if err != nil || !bytes.Equal(again, b) {
+		return errCBOR
+	}
+	return nil
+}
 
 type cborIntegrity struct {
 	Algo   string `cbor:"algo"`
