@@ -117,18 +117,23 @@ func (l *lane) work() {
 		if l.n == 0 {
 			return
 		}
-		l.last.Store(int32(l.n))
-		l.head.Store(l.batch[0].Entered.UnixNano())
-		// The fuse wraps the batch: at a look-up of 100 ns, one call a request
-		// would cost more than the request.
-		if _, err := l.room.fuse.Execute(l.run); err == gobreaker.ErrOpenState || err == gobreaker.ErrTooManyRequests {
-			l.blown = true
-			_, _ = l.flights()
-			l.blown = false
-		}
-		l.head.Store(0)
-		clear(l.batch[:l.n])
+		l.turn()
 	}
+}
+
+// turn takes the batch in hand through the fuse.
+func (l *lane) turn() {
+	l.last.Store(int32(l.n))
+	l.head.Store(l.batch[0].Entered.UnixNano())
+	// The fuse wraps the batch: at a look-up of 100 ns, one call a request
+	// would cost more than the request.
+	if _, err := l.room.fuse.Execute(l.run); err == gobreaker.ErrOpenState || err == gobreaker.ErrTooManyRequests {
+		l.blown = true
+		_, _ = l.flights()
+		l.blown = false
+	}
+	l.head.Store(0)
+	clear(l.batch[:l.n])
 }
 
 // flights works off the batch in hand.

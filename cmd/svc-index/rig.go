@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"svcindex/index"
+	"svcindex/stages"
 	"svcindex/stages/fakenet"
 )
 
@@ -21,10 +22,15 @@ import (
 //	RIG_DB_FREEZE=30s    SIGUSR1 makes it hang for so long
 //	RIG_NET=SEED         a fake network is the dht stage
 //	RIG_BOOM=name:x      a look-up of this key panics in the database stage
+//	RIG_INLINE=1         the cache has no queue: hits are looked up on the event loops
 func rigSeams(log *slog.Logger) seams {
 	s := seams{store: func(inner index.Store) index.Store { return newRigStore(inner, log) }}
 	if seed, err := strconv.ParseUint(os.Getenv("RIG_NET"), 10, 32); err == nil {
 		s.network = fakenet.Net{Seed: seed, Known: .5, Median: 40 * time.Millisecond, P99: 400 * time.Millisecond}
+	}
+	if os.Getenv("RIG_INLINE") == "1" {
+		s.front = func(p *stages.Pipeline) index.Resolver { return stages.Inline{Pipeline: p} }
+		log.Info("rig: hits are looked up on the event loops")
 	}
 	return s
 }

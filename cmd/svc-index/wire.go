@@ -42,6 +42,7 @@ type house struct {
 	cache  *ram.Cache
 	tasks  *stages.Tasks
 	line   *stages.Pipeline
+	front  index.Resolver // of the event loops: line
 	server *netio.Server
 	admin  *telemetry.Server
 
@@ -55,6 +56,7 @@ type seams struct {
 	store   func(index.Store) index.Store
 	writer  func(index.Writer) index.Writer
 	network index.Discoverer
+	front   func(*stages.Pipeline) index.Resolver // what the event loops push to
 }
 
 // build opens the house. On an error everything opened before is closed.
@@ -138,10 +140,15 @@ func (h *house) buildLine(gens *index.Generations, pages *netio.Pages, s seams) 
 		MaxInflight: cfg.Limits.Inflight, MaxJoined: cfg.Limits.Joined,
 		Gens: gens, Render: pages, Counts: counts,
 	})
-	if err == nil {
-		h.tasks.Attach(h.line)
+	if err != nil {
+		return err
 	}
-	return err
+	h.tasks.Attach(h.line)
+	h.front = h.line
+	if s.front != nil {
+		h.front = s.front(h.line)
+	}
+	return nil
 }
 
 func row(name string, s *config.Stage, step stages.Step) stages.Row {
@@ -169,7 +176,7 @@ func (h *house) open(gens *index.Generations, pages *netio.Pages, integrity *ind
 		Budget: time.Duration(cfg.Budget.Resolve), WriteTimeout: time.Duration(l.WriteTimeout),
 		Gens: gens, Lookups: h.line.Counts(), Authorize: func(given []byte) bool { return authorized(given, token) }, Ready: h.ready.Body,
 		Version: versionBody(nodeID), ReasonRatio: stages.ReasonRatio, Log: h.log,
-	}, pages, h.line)
+	}, pages, h.front)
 	if err != nil {
 		return err
 	}
