@@ -7,7 +7,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 BIN     := bin/svc-index
 FUZZ    ?= 10m
 
-.PHONY: help build run test quick race lint floors corpus bench fuzz faults clean
+.PHONY: help build run docs test quick race lint floors corpus bench fuzz faults clean
 
 help: ## print the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +18,9 @@ build: ## build bin/svc-index
 
 run: build ## build, start the server, publish the Go tree into it, show it answering
 	@deploy/run.sh $(BIN)
+
+docs: ## write docs/config.md from the table of keys
+	$(GO) run ./cmd/svc-index config doc > docs/config.md.new && mv docs/config.md.new docs/config.md
 
 test: lint ## everything CI runs: linters, all tests under the race detector, the corpus
 	CGO_ENABLED=1 $(GO) test -race -p 1 -timeout 20m ./... # one package at a time: they measure

@@ -249,7 +249,7 @@ func oneOf(key, is string, of []string) []error {
 func (c Config) checkTime() (bad []error) {
 	s := c.Stages
 	if sum := s.Cache.Slice + s.DB.Slice + s.DHT.Slice; sum > c.Budget.Resolve {
-		bad = append(bad, fmt.Errorf("the slices of cache %v, db %v and dht %v add up to %v, over budget.resolve = %v: "+
+		bad = append(bad, fmt.Errorf("stages.cache.slice %v + stages.db.slice %v + stages.dht.slice %v = %v, over budget.resolve = %v: "+
 			"the last stage would never get its full slice; lower a stages.*.slice or raise budget.resolve",
 			s.Cache.Slice, s.DB.Slice, s.DHT.Slice, sum, c.Budget.Resolve))
 	}

@@ -27,12 +27,15 @@ type Config struct {
 
 	UDS    UDS    `toml:"uds"`
 	Limits Limits `toml:"limits"`
+	Quota  Quota  `toml:"quota"`
 	Budget Budget `toml:"budget"`
 	Stages Stages `toml:"stages"`
 	Cache  Cache  `toml:"cache"`
 	DB     DB     `toml:"db"`
 	Rank   Rank   `toml:"rank"`
 	Log    Log    `toml:"log"`
+
+	Amnesia Amnesia `toml:"amnesia"`
 }
 
 // UDS is the Unix socket beside the TCP listener.
@@ -47,6 +50,8 @@ type Limits struct {
 	WriteTimeout    Duration `toml:"write_timeout"`
 	Inflight        int      `toml:"inflight"`
 	Joined          int      `toml:"joined"`
+	RPS             int      `toml:"rps"`
+	RPSPerIP        int      `toml:"rps_per_ip"`
 	Body            Bytes    `toml:"body"`
 	DecompressRatio int      `toml:"decompress_ratio"`
 	BufferedBytes   Bytes    `toml:"buffered_bytes"`
@@ -55,6 +60,18 @@ type Limits struct {
 	HeadBytes       Bytes    `toml:"head_bytes"`
 	IdleTimeout     Duration `toml:"idle_timeout"`
 	Drain           Duration `toml:"drain"`
+}
+
+// Quota is what one address may ask for in a minute.
+type Quota struct {
+	ResolvesPerMin  int `toml:"resolves_per_min"`
+	ProvidersPerMin int `toml:"providers_per_min"`
+}
+
+// Amnesia keeps everything in memory and forgets it.
+type Amnesia struct {
+	Enabled       bool     `toml:"enabled"`
+	PurgeInterval Duration `toml:"purge_interval"`
 }
 
 // Budget is the time a look-up has in all.
@@ -129,6 +146,7 @@ func Defaults() Config {
 			WriteTimeout:    Duration(2 * time.Second),
 			Inflight:        512,
 			Joined:          16384,
+			RPS:             500,
 			Body:            1 << 20,
 			DecompressRatio: 10,
 			BufferedBytes:   256 << 20,

@@ -106,6 +106,7 @@ func TestLaterLayersWin(t *testing.T) {
 	}
 	want := Defaults()
 	want.Log.Format = "text" // profile over defaults
+	want.Limits.RPS = 0
 	want.Limits.Inflight = 1 // file over profile
 	want.Limits.Joined = 2   // environment over file
 	want.Limits.Body = 3072  // flags over all, the last of them
@@ -178,11 +179,17 @@ func TestLoadRefuses(t *testing.T) {
 		{"a stage that does not exist", Input{Set: []string{"stages.dbb.depth=5"}}, []string{`"stages.db.depth"`}},
 		{"a key of a later part is not a misspelling", Input{Set: []string{"dht.enabled=true"}},
 			[]string{`"dht.enabled" is not in this version`}},
-		{"so is a later key of a table we have", Input{Set: []string{"limits.rps=5"}}, []string{"not in this version"}},
-		{"but not what only begins like one", Input{Set: []string{"limits.rpsx=5"}}, []string{"unknown key"}},
+		{"so is a later key of a table we have", Input{Set: []string{"cache.warmup_keys=5"}}, []string{"not in this version"}},
+		{"but not what only begins like one", Input{Set: []string{"cache.warmup_keysx=5"}}, []string{"unknown key"}},
 		{"an empty later table", Input{File: file(t, "[dht]\n")}, []string{`"dht" is not in this version`}},
 		{"an unknown empty table", Input{File: file(t, "[limit]\n")}, []string{`unknown key "limit"`}},
-		{"a file says which file", Input{File: file(t, "lisen = \"x\"\n")}, []string{"svc-index.toml", `"listen"`}},
+		{"a file says which file, and which line", Input{File: file(t, "# x\n\nlisen = \"x\"\n")}, []string{"svc-index.toml:3:", `"listen"`}},
+		{"a line in a table", Input{File: file(t, "[limits]\nbody = 1\ninflght = 2\n")}, []string{"svc-index.toml:3:", `"limits.inflight"`}},
+		{"a line in an inline table", Input{File: file(t, "admin = \"\"\nlimits = {inflght = 2}\n")}, []string{"svc-index.toml:2:", `"limits.inflight"`}},
+		{"all faults at once", Input{File: file(t, "lisen = \"\"\n[limits]\nbdy = 1\n"), Set: []string{"nonsense"}, Env: []string{"SVC_INDEX_X=1"}},
+			[]string{`"nonsense"`, "SVC_INDEX_X"}},
+		{"all faults of the layers", Input{File: file(t, "lisen = \"\"\n[limits]\nbdy = 1\n"), Set: []string{"cache.tll=1s"}},
+			[]string{"svc-index.toml:1:", "svc-index.toml:3:", `"cache.ttl"`}},
 		{"a key in quotes is another key", Input{File: file(t, `"limits.body" = 5`)}, []string{"unknown key"}},
 		{"a value where a table is", Input{File: file(t, "limits = 5\n")}, []string{`"limits" is a table`, "found 5"}},
 		{"a table where a value is", Input{File: file(t, "[listen]\nx = 1\n")}, []string{`unknown key "listen.x"`}},
@@ -195,9 +202,7 @@ func TestLoadRefuses(t *testing.T) {
 		{"a bad value from the environment", Input{Env: []string{"SVC_INDEX_LIMITS_INFLIGHT=many"}},
 			[]string{"environment variable SVC_INDEX_LIMITS_INFLIGHT", `limits.inflight: found "many"`, "whole number", "requests"}},
 		{"a flag without a value", Input{Set: []string{"limits.inflight"}}, []string{"expected key=value"}},
-		{"a profile of a later part", Input{Profile: "macronode"}, []string{"later version", "dev"}},
-		{"a later profile named in a file", Input{File: file(t, `profile = "micronode"`)}, []string{"later version"}},
-		{"a profile nobody knows", Input{Profile: "prod"}, []string{`"prod"`, "expected one of: dev"}},
+		{"a profile nobody knows", Input{Profile: "prod"}, []string{`"prod"`, "expected one of: dev, macronode, micronode"}},
 		{"a duration without a unit", Input{Set: []string{"cache.ttl=60"}}, []string{`found "60"`, "with its unit"}},
 		{"a number for a duration", Input{File: file(t, "cache.ttl = 60\n")}, []string{"found 60", "with its unit"}},
 		{"a duration below zero", Input{Set: []string{"cache.ttl=-1s"}}, []string{`found "-1s"`}},
@@ -260,24 +265,24 @@ func FuzzLoadFile(f *testing.F) {
 	f.Add("a.\"b.c\" = [1, {x = 1}]\n")
 	// No file may panic, and what was accepted survives being printed.
 	f.Fuzz(func(t *testing.T, doc string) {
-		settings, err := fromTOML([]byte(doc), "file")
+		settings, err := fromTOML([]byte(doc), "file", lines([]byte(doc)))
 		if err != nil {
 			return
 		}
 		c := Defaults()
-		if c.apply(settings) != nil {
+		if c.apply(settings, Origins{}) != nil {
 			return
 		}
 		var out bytes.Buffer
 		if err := c.Print(&out); err != nil {
 			t.Fatal(err)
 		}
-		settings, err = fromTOML(out.Bytes(), "printed")
+		settings, err = fromTOML(out.Bytes(), "printed", nil)
 		if err != nil {
 			t.Fatalf("%v, of:\n%s", err, out.String())
 		}
 		again := Defaults()
-		if err := again.apply(settings); err != nil {
+		if err := again.apply(settings, Origins{}); err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(c, again); diff != "" {

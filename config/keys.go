@@ -13,6 +13,7 @@ type KeyDoc struct {
 	Type    string // string, bool, integer, number, duration, bytes, count
 	Unit    string // what a bare number counts; "" where the value carries its unit
 	Default string
+	Live    bool // a reload changes it under way
 	Doc     string
 }
 
@@ -21,7 +22,7 @@ func Keys() []KeyDoc {
 	c := Defaults()
 	docs := []KeyDoc{}
 	for _, k := range c.keys() {
-		d := KeyDoc{k.name, envName(k.name), typeName(k.at), k.unit, show(k.at), k.doc}
+		d := KeyDoc{k.name, envName(k.name), typeName(k.at), k.unit, show(k.at), isLive(k.name), k.doc}
 		if k.name == "stages.cache.workers_max" {
 			d.Default = "the number of cores" // not that of the machine the page was written on
 		}
@@ -54,6 +55,8 @@ func (c *Config) keys() []key {
 		{"limits.write_timeout", &l.WriteTimeout, "", "longest time a write may take, else 504"},
 		{"limits.inflight", &l.Inflight, "requests", "distinct look-ups and writes past the cache stage, else 429; 0: no limit"},
 		{"limits.joined", &l.Joined, "requests", "askers waiting on look-ups of others, else 429; 0: no limit"},
+		{"limits.rps", &l.RPS, "requests a second", "requests of all clients together, else 429; 0: no limit"},
+		{"limits.rps_per_ip", &l.RPSPerIP, "requests a second", "requests of one address (IPv6: one /64), else 429; 0: no limit"},
 		{"limits.body", &l.Body, "", "longest request body, else 413; 0: no limit"},
 		{"limits.decompress_ratio", &l.DecompressRatio, "times", "how much larger than it came a gzip body may become, else 413; 0: no limit"},
 		{"limits.buffered_bytes", &l.BufferedBytes, "", "request bodies and unsent answers held in all, else 503; 0: no limit"},
@@ -62,6 +65,9 @@ func (c *Config) keys() []key {
 		{"limits.head_bytes", &l.HeadBytes, "", "longest request head, else 431"},
 		{"limits.idle_timeout", &l.IdleTimeout, "", "how long a connection may stay open without a request"},
 		{"limits.drain", &l.Drain, "", "how long a stop waits for requests in flight"},
+
+		{"quota.resolves_per_min", &c.Quota.ResolvesPerMin, "requests a minute", "resolves of one address, else 429; 0: no limit"},
+		{"quota.providers_per_min", &c.Quota.ProvidersPerMin, "requests a minute", "provider look-ups of one address, else 429; 0: no limit"},
 
 		{"budget.resolve", &c.Budget.Resolve, "", "time a look-up has in all, from the request's last byte, else 504"},
 	},
@@ -84,6 +90,9 @@ func (c *Config) keys() []key {
 
 			{"log.level", &c.Log.Level, "", "least severe lines that are written: debug, info, warn or error"},
 			{"log.format", &c.Log.Format, "", "form of log lines: text or json"},
+
+			{"amnesia.enabled", &c.Amnesia.Enabled, "", "keep everything in memory, wipe it at shutdown, write no file after start"},
+			{"amnesia.purge_interval", &c.Amnesia.PurgeInterval, "", "with amnesia, how often the cache and what is left of it in memory are wiped; 0: only at shutdown"},
 		})
 }
 
@@ -105,11 +114,23 @@ func (s *Stage) keys(at string) []key {
 	}
 }
 
+// live are the keys and tables that a reload changes under way. All others
+// need a restart: somebody has taken them at start, and does not look again.
+var live = []string{
+	"limits", "quota", "budget", "stages", "cache.ttl", "cache.neg_ttl", "cache.stale_for",
+	"rank.region_bias", "rank.freshness_half_life", "log.level", "amnesia.purge_interval",
+}
+
+// isLive reports whether a reload changes the key under way.
+func isLive(name string) bool {
+	return slices.ContainsFunc(live, func(l string) bool { return name == l || strings.HasPrefix(name, l+".") })
+}
+
 // later are keys and tables of the product that this version does not have
 // yet. They are told apart from misspelt ones: the advice is another.
 var later = []string{
-	"dht", "trust", "auth", "amnesia", "facets", "compression", "tls", "proxy", "tracing", "quota",
-	"uds.allow_uids", "limits.rps", "limits.rps_per_ip", "cache.refresh_ahead", "cache.warmup_keys",
+	"dht", "trust", "auth", "facets", "compression", "tls", "proxy", "tracing",
+	"uds.allow_uids", "cache.refresh_ahead", "cache.warmup_keys",
 	"db.engine", "db.refresh_after", "rank.allowed_regions", "rank.deny",
 }
 

@@ -29,14 +29,11 @@ const envPrefix = "SVC_INDEX_"
 // commands that talk to a server read them.
 var envForeign = []string{"SVC_INDEX_TOKEN", "SVC_INDEX_SERVER"}
 
-// profilesLater are promised but not built.
-var profilesLater = []string{"micronode", "macronode"}
-
 // A setting is one value on its way into the Config.
 type setting struct {
 	key    string
 	value  any    // as TOML has it, or text
-	origin string // for errors
+	origin string // as Origins has it
 	table  bool   // it is an empty table: nothing to set, but the name must be known
 }
 
@@ -45,54 +42,48 @@ type text string
 
 // Load returns the configuration that in describes. It does not Check it.
 func Load(in Input) (Config, error) {
+	c, _, err := LoadOrigins(in)
+	return c, err
+}
+
+// LoadOrigins is Load, and says of every key where its value came from. An
+// error tells everything that is wrong, each with its place.
+func LoadOrigins(in Input) (Config, Origins, error) {
 	upper, err := above(in)
 	if err != nil {
-		return Config{}, err
+		return Config{}, nil, err
 	}
 	// The layers above name the profile that lies below them, so they are laid
 	// down twice: once to learn its name, once for good.
 	draft := Defaults()
-	if err := draft.apply(upper); err != nil {
-		return Config{}, err
+	if err := draft.apply(upper, Origins{}); err != nil {
+		return Config{}, nil, err
 	}
 	lower, err := fromProfile(draft.Profile)
 	if err != nil {
-		return Config{}, err
+		return Config{}, nil, err
 	}
-	c := Defaults()
-	if err := c.apply(slices.Concat(lower, upper)); err != nil {
-		return Config{}, err
+	c, from := Defaults(), Origins{}
+	if err := c.apply(slices.Concat(lower, upper), from); err != nil {
+		return Config{}, nil, err
 	}
-	return c, nil
+	return c, from, nil
 }
 
 // above returns what the layers over the profile say, lowest first.
 func above(in Input) ([]setting, error) {
-	file, err := fromFile(in.File)
-	if err != nil {
-		return nil, err
-	}
-	env, err := fromEnv(in.Env)
-	if err != nil {
-		return nil, err
-	}
-	flags, err := fromFlags(in)
-	if err != nil {
-		return nil, err
-	}
-	return slices.Concat(file, env, flags), nil
+	file, err1 := fromFile(in.File)
+	env, err2 := fromEnv(in.Env)
+	flags, err3 := fromFlags(in)
+	return slices.Concat(file, env, flags), errors.Join(err1, err2, err3)
 }
 
 func fromProfile(name string) ([]setting, error) {
-	if slices.Contains(profilesLater, name) {
-		return nil, fmt.Errorf("profile %q comes in a later version; this one has: %s",
-			name, strings.Join(profiles.Names(), ", "))
-	}
 	doc, err := profiles.Read(name)
 	if err != nil {
 		return nil, err
 	}
-	return fromTOML(doc, "profile "+name)
+	return fromTOML(doc, "profile "+name, nil)
 }
 
 func fromFile(path string) ([]setting, error) {
@@ -103,12 +94,12 @@ func fromFile(path string) ([]setting, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the configuration file: %w", err)
 	}
-	return fromTOML(doc, "file "+path)
+	return fromTOML(doc, "file "+path, lines(doc))
 }
 
 // fromTOML returns the settings of a document, sorted, so that of several
-// faults always the same one is told.
-func fromTOML(doc []byte, origin string) ([]setting, error) {
+// faults always the same one is told first. at says on which line each key is.
+func fromTOML(doc []byte, origin string, at map[string]int) ([]setting, error) {
 	var tree map[string]any
 	if err := toml.Unmarshal(doc, &tree); err != nil {
 		if at, ok := errors.AsType[*toml.DecodeError](err); ok {
@@ -118,6 +109,11 @@ func fromTOML(doc []byte, origin string) ([]setting, error) {
 		return nil, fmt.Errorf("%s: not TOML: %w", origin, err)
 	}
 	out := flatten(nil, "", tree, origin)
+	for i := range out {
+		if n := at[out[i].key]; n > 0 {
+			out[i].origin += ":" + strconv.Itoa(n)
+		}
+	}
 	slices.SortFunc(out, func(a, b setting) int { return strings.Compare(a.key, b.key) })
 	return out, nil
 }
@@ -151,6 +147,7 @@ func fromEnv(env []string) ([]setting, error) {
 		names = append(names, envName(k.name))
 	}
 	var out []setting
+	var bad []error
 	for _, kv := range env {
 		name, value, _ := strings.Cut(kv, "=")
 		if !strings.HasPrefix(name, envPrefix) || slices.Contains(envForeign, name) {
@@ -161,12 +158,12 @@ func fromEnv(env []string) ([]setting, error) {
 		case ok:
 			out = append(out, setting{key: k, value: text(value), origin: "environment variable " + name})
 		case comesLater(name, "_", envName):
-			return nil, fmt.Errorf("environment variable %s is not in this version; unset it until the part it belongs to arrives", name)
+			bad = append(bad, fmt.Errorf("environment variable %s is not in this version; unset it until the part it belongs to arrives", name))
 		default:
-			return nil, fmt.Errorf("unknown environment variable %s; the nearest known one is %s", name, nearest(name, names))
+			bad = append(bad, fmt.Errorf("unknown environment variable %s; the nearest known one is %s", name, nearest(name, names)))
 		}
 	}
-	return out, nil
+	return out, errors.Join(bad...)
 }
 
 // envName returns the variable that sets key.
@@ -179,19 +176,22 @@ func fromFlags(in Input) ([]setting, error) {
 	if in.Profile != "" {
 		out = append(out, setting{key: "profile", value: text(in.Profile), origin: "flags"})
 	}
+	var bad []error
 	for _, kv := range in.Set {
 		k, v, ok := strings.Cut(kv, "=")
 		if !ok {
-			return nil, fmt.Errorf("flags: found %q, expected key=value, such as limits.inflight=512", kv)
+			bad = append(bad, fmt.Errorf("flags: found %q, expected key=value, such as limits.inflight=512", kv))
+			continue
 		}
 		out = append(out, setting{key: strings.TrimSpace(k), value: text(strings.TrimSpace(v)), origin: "flags"})
 	}
-	return out, nil
+	return out, errors.Join(bad...)
 }
 
-// apply lays settings over c in order.
-func (c *Config) apply(settings []setting) error {
+// apply lays settings over c in order, and notes in from whose word stands.
+func (c *Config) apply(settings []setting, from Origins) error {
 	known := c.keys()
+	var bad []error
 	for _, s := range settings {
 		if s.table && isTable(s.key, known) {
 			continue
@@ -199,14 +199,16 @@ func (c *Config) apply(settings []setting) error {
 		i := slices.IndexFunc(known, func(k key) bool { return k.name == s.key })
 		switch {
 		case i < 0 && isTable(s.key, known):
-			return fmt.Errorf("%s: %q is a table; found %s, expected keys in it", s.origin, s.key, found(s.value))
+			bad = append(bad, fmt.Errorf("%s: %q is a table; found %s, expected keys in it", s.origin, s.key, found(s.value)))
 		case i < 0:
-			return fmt.Errorf("%s: %w", s.origin, unknown(s.key, known))
+			bad = append(bad, fmt.Errorf("%s: %w", s.origin, unknown(s.key, known)))
 		case !assign(known[i].at, s.value):
-			return fmt.Errorf("%s: %s: found %s, expected %s", s.origin, s.key, found(s.value), expected(known[i]))
+			bad = append(bad, fmt.Errorf("%s: %s: found %s, expected %s", s.origin, s.key, found(s.value), expected(known[i])))
+		default:
+			from[s.key] = s.origin
 		}
 	}
-	return nil
+	return errors.Join(bad...)
 }
 
 func isTable(name string, known []key) bool {

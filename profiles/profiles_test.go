@@ -9,7 +9,7 @@ import (
 
 func Example() {
 	fmt.Println(Names())
-	// Output: [dev]
+	// Output: [dev macronode micronode]
 }
 
 func TestRead(t *testing.T) {
@@ -25,7 +25,7 @@ func TestRead(t *testing.T) {
 	// A path is not a name, whatever it leads to.
 	for _, name := range []string{"", "prod", "../profiles/dev", "dev.toml"} {
 		_, err := Read(name)
-		if err == nil || !strings.Contains(err.Error(), "expected one of: dev") {
+		if err == nil || !strings.Contains(err.Error(), "expected one of: dev, macronode, micronode") {
 			t.Errorf("Read(%q): %v, want an error that names the profiles", name, err)
 		}
 	}

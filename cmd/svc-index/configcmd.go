@@ -19,7 +19,7 @@ type settings struct {
 
 func (s *settings) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&s.profile, "profile", "", "deployment `profile`: dev (micronode and macronode come in a later version)")
+	f.StringVar(&s.profile, "profile", "", "deployment `profile`: dev, micronode or macronode")
 	f.StringVar(&s.file, "config", "", "configuration `FILE` in TOML")
 	f.StringVar(&s.listen, "listen", "", "public `address`; port 0 lets the system choose")
 	f.StringVar(&s.admin, "admin", "", "admin `address`")
@@ -29,6 +29,24 @@ func (s *settings) flags(cmd *cobra.Command) {
 
 // load reads the configuration and does its sums.
 func (s *settings) load() (config.Config, error) {
+	cfg, _, err := s.read()
+	return cfg, err
+}
+
+// read is load, and says of each value where it came from.
+func (s *settings) read() (config.Config, config.Origins, error) {
+	cfg, from, err := config.LoadOrigins(s.input())
+	if err == nil {
+		err = config.Explain(cfg.Check(), from)
+	}
+	if err != nil {
+		return cfg, from, exitError{exitUsage, err}
+	}
+	return cfg, from, nil
+}
+
+// input is what the flags say, and the environment.
+func (s *settings) input() config.Input {
 	set := make([]string, 0, len(s.set)+3)
 	for _, named := range []struct{ key, value string }{
 		{"listen", s.listen}, {"admin", s.admin}, {"data_dir", s.data},
@@ -37,35 +55,31 @@ func (s *settings) load() (config.Config, error) {
 			set = append(set, named.key+"="+named.value)
 		}
 	}
-	cfg, err := config.Load(config.Input{
-		Profile: s.profile, File: s.file, Env: os.Environ(), Set: append(set, s.set...),
-	})
-	if err != nil {
-		return cfg, exitError{exitUsage, err}
-	}
-	if err := cfg.Check(); err != nil {
-		return cfg, exitError{exitUsage, err}
-	}
-	return cfg, nil
+	return config.Input{Profile: s.profile, File: s.file, Env: os.Environ(), Set: append(set, s.set...)}
 }
 
 func configCmd() *cobra.Command {
 	var s settings
+	var origin bool
 	show := &cobra.Command{
 		Use:   "print",
 		Short: "Print the configuration that serve would run with, as TOML",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := s.load()
+			cfg, from, err := s.read()
 			if err != nil {
 				return err
+			}
+			if origin {
+				return cfg.PrintOrigins(cmd.OutOrStdout(), from)
 			}
 			return cfg.Print(cmd.OutOrStdout())
 		},
 	}
+	show.Flags().BoolVar(&origin, "origin", false, "say of each value where it came from")
 	check := &cobra.Command{
 		Use:   "check",
-		Short: "Say whether serve would start with this configuration, and if not, why",
+		Short: "Say whether serve would start with this configuration, and if not, what is wrong and where",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if _, err := s.load(); err != nil {
@@ -75,7 +89,14 @@ func configCmd() *cobra.Command {
 			return err
 		},
 	}
+	doc := &cobra.Command{
+		Use:    "doc",
+		Short:  "Write docs/config.md, the page of all keys",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE:   func(cmd *cobra.Command, _ []string) error { return config.WriteDoc(cmd.OutOrStdout()) },
+	}
 	s.flags(show)
 	s.flags(check)
-	return group("config", "Print or check the configuration", strict(show), strict(check))
+	return group("config", "Print or check the configuration", strict(show), strict(check), strict(doc))
 }
