@@ -7,10 +7,10 @@ LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 BIN     := bin/svc-index
 FUZZ    ?= 10m
 
-.PHONY: help build run docs test quick race lint floors corpus bench fuzz faults clean
+.PHONY: $(shell awk -F: '/^[a-z-]+:.*\#\# /{print $$1}' $(MAKEFILE_LIST))
 
 help: ## print the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/svc-index
 	@mkdir -p bin
@@ -52,6 +52,14 @@ fuzz: ## every fuzz target for FUZZ (10m) each
 
 faults: ## the slow suite: kill -9, SIGTERM, frozen disk, overload, slow clients (about 20 minutes)
 	$(GO) test -tags rig -count 1 -v -timeout 60m -run '^TestFault' ./testing/faults -args -full
+
+rules: ## check and play through the Prometheus rules with promtool (Debian's, installed if missing)
+	@command -v promtool >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends prometheus; }
+	$(GO) test -count 1 -v -run 'Rules|Name|Promise' ./telemetry
+
+page: build ## look at the live page with headless Chromium (Debian's, installed if missing); PAGE_SHOTS=DIR keeps pictures
+	@command -v chromium >/dev/null || { apt-get update -q && apt-get install -qy chromium; }
+	cd testing/page && $(GO) vet ./... && $(GO) test -count 1 -v ./...
 
 clean: ## remove what was built
 	rm -rf bin

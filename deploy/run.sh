@@ -36,5 +36,5 @@ echo "curl -i $url/resolve/name:go/src/net/http"
 echo "curl -i $url/providers/$cid"
 echo "curl -s $url/manifests/$cid"
 echo
-echo "Serving on $url (stages and metrics: http://127.0.0.1:9108/) until Ctrl-C."
+echo "Serving on $url until Ctrl-C. See the pipeline at work: http://127.0.0.1:9108/ in a browser."
 wait $server

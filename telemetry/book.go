@@ -120,6 +120,57 @@ func (h *histogram) Count() int64 {
 	return int64(n)
 }
 
+// find returns the series of a family whose labels contain part. A name that
+// nobody entered is our fault and shows at the first start.
+func (b *book) find(name string, part ...string) (found []series) {
+	for _, f := range b.families {
+		if f.name != name {
+			continue
+		}
+		for _, s := range f.series {
+			if len(part) == 0 || strings.Contains(s.labels, part[0]) {
+				found = append(found, s)
+			}
+		}
+	}
+	if found == nil {
+		panic(fmt.Sprintf("telemetry: no series %s%v", name, part))
+	}
+	return found
+}
+
+// total adds up counters.
+func total(of []series) (sum uint64) {
+	for _, s := range of {
+		sum += uint64(s.metric.(metrics.Counter).Count())
+	}
+	return sum
+}
+
+// buckets adds up histograms of one scale, bucket by bucket.
+func buckets(of []series) (sum []uint64) {
+	for _, s := range of {
+		h := s.metric.(*histogram)
+		if sum == nil {
+			sum = make([]uint64, len(h.scale.le)+1)
+		}
+		if src := h.read(); src != nil {
+			for i := range sum {
+				sum[i] += src.Counts[i].Load()
+			}
+		}
+	}
+	return sum
+}
+
+func histCounts(h *index.Hist) []uint64 {
+	counts := make([]uint64, len(h.Counts))
+	for i := range h.Counts {
+		counts[i] = h.Counts[i].Load()
+	}
+	return counts
+}
+
 // A scale is how the buckets of a histogram are shown.
 type scale struct {
 	le    []string // upper bounds, rendered, without +Inf

@@ -32,13 +32,14 @@ type Server struct {
 	log  *slog.Logger
 	book *book
 	http *http.Server
-	wg   sync.WaitGroup // the accept loop and the rates
+	wg   sync.WaitGroup // the accept loop and the clock
 
-	// Ends long answers (profiles) and the rates when the server closes.
+	// Ends long answers (profiles, live pages) and the clock when the server closes.
 	ctx  context.Context
 	stop context.CancelFunc
 
 	rates rates
+	live  *live
 
 	scrape sync.Mutex // protects the fields below
 	view   *view
@@ -55,6 +56,7 @@ func New(src Sources, log *slog.Logger) *Server {
 	}
 	s := &Server{src: src.orZero(), log: log, book: newBook(), view: newView()}
 	enter(s.book, s.src, s.view)
+	s.live = newLive(s.src, s.book)
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.http = &http.Server{
 		Handler:           s.routes(),
@@ -88,7 +90,7 @@ func (s *Server) Listen(addr string) error {
 	s.listener = l
 	s.src.Ready.Set(MetricsLive, nil)
 	s.wg.Go(func() { s.serve(l) })
-	s.wg.Go(func() { s.rates.run(s.ctx, s.src.Rooms) })
+	s.wg.Go(func() { s.observe(s.ctx) })
 	return nil
 }
 
@@ -137,7 +139,7 @@ func (s *Server) Close(ctx context.Context) error {
 	return err
 }
 
-// links is what a person finds at /.
+// links is what a person without a browser finds at /.
 const links = `svc-index, admin listener
 
 /metrics        figures, Prometheus text format
@@ -145,6 +147,7 @@ const links = `svc-index, admin listener
 /readyz         whether it keeps all its promises, and if not, which
 /version        what runs here
 /debug/stages   each stage: queue, workers, breaker, rates
+/debug/live     the same each second, as server-sent events; / in a browser draws it
 /debug/pprof/   profiles
 `
 
@@ -158,6 +161,7 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /version", s.version)
 	mux.HandleFunc("GET /debug/stages", s.stages)
+	mux.HandleFunc("GET /debug/live", s.watchLive)
 	profileRoutes(mux)
 	return plain(mux)
 }
@@ -170,10 +174,6 @@ func plain(next http.Handler) http.Handler {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		next.ServeHTTP(w, r)
 	})
-}
-
-func (s *Server) index(w http.ResponseWriter, _ *http.Request) {
-	send(w, http.StatusOK, "text/plain; charset=utf-8", []byte(links))
 }
 
 // metrics renders under the lock and sends after: a slow scraper holds up

@@ -82,6 +82,7 @@ func TestEveryPage(t *testing.T) {
 		mediaType, part   string
 	}{
 		{"links for people", "GET", "/", 200, "text/plain; charset=utf-8", "/metrics"},
+		{"links for people without a browser", "HEAD", "/", 200, "text/plain; charset=utf-8", ""},
 		{"figures for machines", "GET", "/metrics", 200, textType, "# TYPE breaker_state gauge"},
 		{"it turns", "GET", "/healthz", 200, "application/json", `{"ok":true}`},
 		{"it is not ready", "GET", "/readyz", 503, "application/json", `"ready":false`},
@@ -266,14 +267,14 @@ func TestRatesLookBackTenSeconds(t *testing.T) {
 
 func TestRatesAreNotedEachSecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var r rates
+		s := New(Sources{}, nil)
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
-		wg.Go(func() { r.run(ctx, func() []index.RoomStats { return nil }) })
+		wg.Go(func() { s.observe(ctx) })
 		time.Sleep(4*time.Second + time.Millisecond)
-		r.mu.Lock()
-		n := len(r.past)
-		r.mu.Unlock()
+		s.rates.mu.Lock()
+		n := len(s.rates.past)
+		s.rates.mu.Unlock()
 		if n != 5 {
 			t.Errorf("%d notes in 4 seconds, want one at once and one each second", n)
 		}

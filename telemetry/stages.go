@@ -1,7 +1,6 @@
 package telemetry
 
 import (
-	"context"
 	"sync"
 	"time"
 
@@ -94,20 +93,7 @@ type moment struct {
 	rooms map[string]tally
 }
 
-// run notes the counters each second until ctx is done.
-func (r *rates) run(ctx context.Context, rooms func() []index.RoomStats) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		r.note(time.Now(), rooms())
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
-}
-
+// note remembers the counters as they are.
 func (r *rates) note(now time.Time, rooms []index.RoomStats) {
 	m := moment{now, make(map[string]tally, len(rooms))}
 	for _, room := range rooms {
@@ -130,14 +116,19 @@ func (r *rates) dressAt(now time.Time, rooms []index.RoomStats) []stagePage {
 	from, window := r.oldest(now)
 	pages := make([]stagePage, len(rooms))
 	for i, s := range rooms {
-		pages[i] = stagePage{
-			Name: s.Name, Depth: s.Depth, Capacity: s.Capacity, OldestWait: s.OldestWait.Seconds(),
-			Busy: s.Busy, Workers: s.Workers, Batch: s.Batch, LastBatch: s.LastBatch,
-			Slice: s.Slice.Seconds(), Breaker: breakerName(s.Breaker),
-			Rates: from.rooms[s.Name].since(tallyOf(s.Counts), window), Window: window,
-		}
+		pages[i] = stageOf(s)
+		pages[i].Rates, pages[i].Window = from.rooms[s.Name].since(tallyOf(s.Counts), window), window
 	}
 	return pages
+}
+
+// stageOf returns a stage as it is shown, without rates.
+func stageOf(s index.RoomStats) stagePage {
+	return stagePage{
+		Name: s.Name, Depth: s.Depth, Capacity: s.Capacity, OldestWait: s.OldestWait.Seconds(),
+		Busy: s.Busy, Workers: s.Workers, Batch: s.Batch, LastBatch: s.LastBatch,
+		Slice: s.Slice.Seconds(), Breaker: breakerName(s.Breaker),
+	}
 }
 
 // oldest returns the moment that rates are taken from, and the seconds since.

@@ -240,7 +240,7 @@ func (h *house) dbReady() error {
 func (h *house) extra() any {
 	errands, waiting := h.line.Inflight()
 	return map[string]any{
-		"errands": errands, "askers_waiting": waiting, "cache_entries": h.cache.Len(),
+		"event_loops": h.loops, "errands": errands, "askers_waiting": waiting, "cache_entries": h.cache.Len(),
 		"connections": h.server.Counts().Conns.Load(), "buffered_bytes": h.server.Counts().BufferedBytes.Load(),
 	}
 }
