@@ -36,5 +36,8 @@ echo "curl -i $url/resolve/name:go/src/net/http"
 echo "curl -i $url/providers/$cid"
 echo "curl -s $url/manifests/$cid"
 echo
+echo "How fast is it here? Ask for ten thousand names, 5,000 times a second (docs/loadgen.md):"
+echo "$bin loadgen --prepare 10000 --rate 5000 --duration 30s --slo 'p95<80ms,error<0.1%'"
+echo
 echo "Serving on $url until Ctrl-C. See the pipeline at work: http://127.0.0.1:9108/ in a browser."
 wait $server

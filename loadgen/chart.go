@@ -10,11 +10,13 @@ import (
 const (
 	chartWidth, chartHeight          = 900, 280
 	marginLeft, marginRight          = 80, 20
-	marginTop, marginBottom          = 16, 36
+	marginTop, marginBottom          = 28, 36 // the legend is above
 	plotWidth, plotHeight            = chartWidth - marginLeft - marginRight, chartHeight - marginTop - marginBottom
 	pointsMax                        = 600 // of a line: more could not be seen
-	gridLines                        = 5
-	labelX, labelY, legendY, legendX = 6, 4, 12, 90
+	gridLines                        = 5   // of an axis, at least
+	decadesMax                       = 2.5 // of a logarithmic axis with lines in between
+	logMargin                        = 0.1 // of a decade, above and below
+	labelX, labelY, legendY, legendX = 6, 4, 16, 90
 )
 
 // palette tells lines apart, for those who do not see every colour as well.
@@ -42,11 +44,9 @@ func (c *chart) svg() string {
 	py := func(y float64) float64 { return marginTop + plotHeight*(1-(c.scale(y)-y0)/(y1-y0)) }
 	b := &strings.Builder{}
 	fmt.Fprintf(b, `<svg viewBox="0 0 %d %d" role="img">`, chartWidth, chartHeight)
-	for i := range gridLines {
-		v := y0 + (y1-y0)*float64(i)/(gridLines-1)
-		y := py(c.unscale(v))
+	for _, v := range c.yTicks(y0, y1) {
 		fmt.Fprintf(b, `<path class="grid" d="M%d %.1fH%d"/><text class="y" x="%d" y="%.1f">%s</text>`,
-			marginLeft, y, chartWidth-marginRight, marginLeft-labelX, y+labelY, html.EscapeString(c.yLabel(c.unscale(v))))
+			marginLeft, py(v), chartWidth-marginRight, marginLeft-labelX, py(v)+labelY, html.EscapeString(c.yLabel(v)))
 	}
 	for _, x := range c.xTicks(x0, x1) {
 		fmt.Fprintf(b, `<path class="grid" d="M%.1f %dV%d"/><text class="x" x="%.1f" y="%d">%s</text>`,
@@ -60,7 +60,7 @@ func (c *chart) svg() string {
 				html.EscapeString(l.name), html.EscapeString(c.xLabel(p[0])), html.EscapeString(c.yLabel(p[1])))
 		}
 		fmt.Fprintf(b, `<text class="key" x="%d" y="%d">%s</text></g>`,
-			marginLeft+labelX+legendX*i, marginTop+legendY, html.EscapeString(l.name))
+			marginLeft+legendX*i, legendY, html.EscapeString(l.name))
 	}
 	b.WriteString("</svg>")
 	return b.String()
@@ -102,13 +102,6 @@ func (c *chart) scale(y float64) float64 {
 	return y
 }
 
-func (c *chart) unscale(v float64) float64 {
-	if c.logY {
-		return math.Pow(10, v)
-	}
-	return v
-}
-
 // bounds returns the least and the most of both axes, y scaled. Neither axis
 // is ever empty.
 func (c *chart) bounds() (x0, x1, y0, y1 float64) {
@@ -125,7 +118,7 @@ func (c *chart) bounds() (x0, x1, y0, y1 float64) {
 	if !c.logY {
 		y0, y1 = 0, 1.05*y1
 	} else {
-		y0, y1 = math.Floor(2*y0)/2, math.Ceil(2*y1)/2
+		y0, y1 = y0-logMargin, y1+logMargin
 	}
 	if x1 == x0 {
 		x1 = x0 + 1
@@ -145,12 +138,40 @@ func (c *chart) xTicks(x0, x1 float64) (ticks []float64) {
 	if c.ticks != nil {
 		return ticks
 	}
-	step := math.Pow(10, math.Floor(math.Log10(x1-x0)))
-	for (x1-x0)/step < gridLines {
-		step /= 2
+	return round(x0, x1)
+}
+
+// yTicks returns round values between two scaled ones: of a scale of powers
+// 1, 2 and 5 times each, or, if those are many, only the powers.
+func (c *chart) yTicks(y0, y1 float64) (ticks []float64) {
+	if !c.logY {
+		return round(y0, y1)
 	}
-	for x := math.Ceil(x0/step) * step; x <= x1; x += step {
-		ticks = append(ticks, x)
+	steps := []float64{1, 2, 5}
+	if y1-y0 > decadesMax {
+		steps = steps[:1]
+	}
+	for power := math.Floor(y0); power <= y1; power++ {
+		for _, s := range steps {
+			if v := s * math.Pow(10, power); math.Log10(v) >= y0 && math.Log10(v) <= y1 {
+				ticks = append(ticks, v)
+			}
+		}
+	}
+	return ticks
+}
+
+// round returns evenly spaced round values from v0 to v1.
+func round(v0, v1 float64) (ticks []float64) {
+	power := math.Pow(10, math.Floor(math.Log10(v1-v0)))
+	step := power
+	for _, s := range []float64{0.5, 0.2, 0.1} {
+		if (v1-v0)/step < gridLines {
+			step = s * power
+		}
+	}
+	for i := math.Ceil(v0 / step); i*step <= v1; i++ {
+		ticks = append(ticks, i*step)
 	}
 	return ticks
 }

@@ -55,8 +55,18 @@ type Config struct {
 	Drain       time.Duration // for sending what was due but found no free connection
 	Spin        time.Duration // polled for before a due instant; 0: DefaultSpin if there is a processor for it; negative: not at all
 
-	Live func(Live)                // called once a second; may be nil
-	Done func(n int64, status int) // called by the threads at each request's end, 0 for no answer; may be nil
+	Live func(Live) // called once a second; may be nil
+	Done func(End)  // called by the threads at each request's end; may be nil
+}
+
+// An End is what became of a request. Its instants carry the monotonic clock;
+// those that never came are zero.
+type End struct {
+	N      int64
+	Status int  // 0: no answer
+	Warm   bool // due before the measured time
+
+	Due, Sent, First, Done time.Time
 }
 
 // A Live is how a run is going.

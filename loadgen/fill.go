@@ -67,10 +67,10 @@ func (f *Filling) sweep(ctx context.Context, cfg Config, e *Endpoint, keys []int
 	cfg.NewAsker = func() Asker {
 		return &sweeper{form: newForm(e, f.Host, nil, 1), keys: keys}
 	}
-	cfg.Done = func(n int64, status int) {
-		if f.Done(status) {
+	cfg.Done = func(e End) {
+		if f.Done(e.Status) {
 			mu.Lock()
-			taken[n] = true
+			taken[e.N] = true
 			mu.Unlock()
 		}
 	}

@@ -131,7 +131,7 @@ func (l *loop) complete(c *conn) {
 	if f.counted {
 		l.answer(&f, &c.reply, l.now)
 	}
-	l.report(f.n, c.reply.status)
+	l.report(&f, c.reply.status)
 	l.unblock()
 	switch {
 	case c.reply.close:
@@ -176,7 +176,7 @@ func (l *loop) drop(c *conn, why Failure, example string) {
 
 // lose counts a request that will have no answer.
 func (l *loop) lose(f *flight, why Failure, example string) {
-	l.report(f.n, 0)
+	l.report(f, 0)
 	if !f.counted {
 		return
 	}

@@ -115,7 +115,7 @@ func (l *loop) abandon() {
 			})
 			l.charge(l.now - l.due)
 		}
-		l.report(l.n, 0)
+		l.report(&flight{n: l.n, intended: l.due, counted: l.due >= l.warmUntil}, 0)
 		l.advance()
 	}
 }
@@ -276,11 +276,19 @@ func (l *loop) write(c *conn) {
 	}
 }
 
-// report tells whoever wants to know how request n ended; 0 is not at all.
-func (l *loop) report(n int64, status int) {
-	if l.cfg.Done != nil {
-		l.cfg.Done(n, status)
+// report tells whoever wants to know how a request ended; 0 is not at all.
+func (l *loop) report(f *flight, status int) {
+	if l.cfg.Done == nil {
+		return
 	}
+	at := func(ns int64) time.Time {
+		if ns == 0 {
+			return time.Time{}
+		}
+		return l.epoch.Add(time.Duration(ns))
+	}
+	l.cfg.Done(End{N: f.n, Status: status, Warm: !f.counted,
+		Due: at(f.intended), Sent: at(f.sent), First: at(f.first), Done: at(l.now)})
 }
 
 // A ring is a queue of connections. It never holds one twice, so it needs no

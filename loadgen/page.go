@@ -33,7 +33,30 @@ func (r *Report) WriteHTML(w io.Writer) error {
 		"Spectrum": template.HTML(r.spectrumChart().svg()),
 		"Rate":     template.HTML(r.rateChart().svg()),
 		"Codes":    template.HTML(r.codesChart().svg()),
+		"Sources":  template.HTML(r.sourcesChart().svg()),
+		"Tiles":    r.tiles(),
 	})
+}
+
+// A tile is one of the figures that a reader looks for first.
+type tile struct{ Name, Figure, Note string }
+
+func (r *Report) tiles() []tile {
+	q := &r.Requests
+	asked := "as fast as connections allow"
+	if r.Setup.Rate > 0 {
+		asked = commas(q.Due) + " were due"
+	}
+	bad := q.Throttled + q.Refused + q.Failed
+	return []tile{
+		{"answered", commas(int64(math.Round(q.Rate))) + "/s", asked},
+		{"p50", usText(r.Response.P50), "response time"},
+		{"p95", usText(r.Response.P95), "response time"},
+		{"p99", usText(r.Response.P99), "service " + usText(r.Service.P99)},
+		{"max", usText(r.Response.Max), "service " + usText(r.Service.Max)},
+		{"not ok", fmt.Sprintf("%.3g%%", share(float64(bad), float64(q.Due))),
+			fmt.Sprintf("%s throttled, %s errors, %s failed", commas(q.Throttled), commas(q.Refused), commas(q.Failed))},
+	}
 }
 
 func (r *Report) over(name string, of func(*Second) float64) line {
@@ -52,7 +75,7 @@ func inCount(y float64) string { return commas(int64(math.Round(y))) }
 func (r *Report) latencyChart() *chart {
 	return &chart{logY: true, xLabel: inSeconds, yLabel: usText, lines: []line{
 		r.over("p50", func(s *Second) float64 { return s.P50 }),
-		r.over("p90", func(s *Second) float64 { return s.P90 }),
+		r.over("p95", func(s *Second) float64 { return s.P95 }),
 		r.over("p99", func(s *Second) float64 { return s.P99 }),
 		r.over("max", func(s *Second) float64 { return s.Max }),
 	}}
@@ -80,6 +103,20 @@ func (r *Report) codesChart() *chart {
 	return c.unlessFlat(r.over("failed", func(s *Second) float64 { return float64(s.Failed) }))
 }
 
+func (r *Report) sourcesChart() *chart {
+	all := map[string]bool{}
+	for _, s := range r.Seconds {
+		for name := range s.Sources {
+			all[name] = true
+		}
+	}
+	c := &chart{xLabel: inSeconds, yLabel: inCount}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		c.lines = append(c.lines, r.over(name, func(s *Second) float64 { return float64(s.Sources[name]) }))
+	}
+	return c
+}
+
 // unlessFlat adds a line unless it is flat zero.
 func (c *chart) unlessFlat(l line) *chart {
 	if slices.ContainsFunc(l.points, func(p [2]float64) bool { return p[1] > 0 }) {
@@ -95,12 +132,16 @@ func (r *Report) spectrumChart() *chart {
 		ticks:  []float64{0, math.Log10(2), 1, 2, 3, 4, 5, 6, 7},
 		xLabel: func(x float64) string { return fmt.Sprintf("%.7g%%", 100*(1-math.Pow(10, -x))) },
 	}
-	l := line{name: "response"}
-	for _, p := range r.Spectrum {
+	c.lines = []line{nines("response", r.Spectrum), nines("service", r.ServiceSpectrum)}
+	return c
+}
+
+func nines(name string, curve []Point) line {
+	l := line{name: name}
+	for _, p := range curve {
 		if p.Percentile < 100 { // the last is infinitely many nines
 			l.points = append(l.points, [2]float64{-math.Log10(1 - p.Percentile/100), p.US})
 		}
 	}
-	c.lines = []line{l}
-	return c
+	return l
 }

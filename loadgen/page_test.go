@@ -51,8 +51,8 @@ func TestThePageStandsAlone(t *testing.T) {
 		t.Errorf("the page has %q: it must need nothing from outside, and run nothing a stranger wrote", m)
 	}
 	charts := regexp.MustCompile(`(?s)<svg.*?</svg>`).FindAllString(page, -1)
-	if len(charts) != 4 {
-		t.Fatalf("%d charts, want 4", len(charts))
+	if len(charts) != 5 {
+		t.Fatalf("%d charts, want 5", len(charts))
 	}
 	for _, c := range charts {
 		if strings.Contains(c, "NaN") || strings.Contains(c, "Inf") || !strings.Contains(c, "<circle") {

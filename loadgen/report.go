@@ -37,9 +37,11 @@ type Report struct {
 	Sources   []Split       `json:"sources"`
 	Errors    []ErrorKind   `json:"errors"`
 	Generator Generator     `json:"generator"`
-	Spectrum  []Point       `json:"spectrum"`
+	Spectrum  []Point       `json:"spectrum"` // of response time
 	Seconds   []Second      `json:"seconds"`
 	SLO       []ClauseFound `json:"slo,omitempty"`
+
+	ServiceSpectrum []Point `json:"service_spectrum"`
 
 	response, service, lag hist
 }
@@ -132,9 +134,12 @@ type Second struct {
 	Failed   int64         `json:"failed"`
 	P50      float64       `json:"p50_us"`
 	P90      float64       `json:"p90_us"`
+	P95      float64       `json:"p95_us"`
 	P99      float64       `json:"p99_us"`
 	Max      float64       `json:"max_us"`
 	Codes    map[int]int64 `json:"codes"`
+
+	Sources map[string]int64 `json:"sources"`
 }
 
 func (r *running) report() *Report {
@@ -146,7 +151,7 @@ func (r *running) report() *Report {
 		Schema: Schema, Started: r.epoch.Add(r.t0).UTC(), Setup: r.setup(),
 		Response: t.response.latency(), Service: t.service.latency(), FirstByte: t.first.latency(),
 		Codes: t.splitCodes(), Sources: t.splitSources(), Errors: t.errorKinds(),
-		Generator: r.generator(t), Spectrum: t.response.spectrum(), Seconds: r.collector.all(),
+		Generator: r.generator(t), Spectrum: t.response.spectrum(), ServiceSpectrum: t.service.spectrum(), Seconds: r.collector.all(),
 		response: t.response, service: t.service, lag: t.lag,
 	}
 	rep.Requests = r.requests(t, rep)
@@ -259,7 +264,7 @@ func (t *tally) splitSources() (out []Split) {
 	named := map[string]hist{}
 	for i := range t.sources {
 		if s := &t.sources[i]; s.used > 0 {
-			named[clip(string(s.name[:s.used]))] = s.hist
+			named[s.String()] = s.hist
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(named)) {

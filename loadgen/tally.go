@@ -51,10 +51,29 @@ type tally struct {
 }
 
 type sourceTally struct {
-	name [24]byte
-	used int
+	label
 	hist hist
 }
+
+// A label is the name of a source. The zero one is nobody's yet.
+type label struct {
+	name [24]byte
+	used int
+}
+
+// take reports whether a label, the last of its table or not, is that of name.
+// One that is nobody's becomes it; the last is everybody's whom no other took.
+func (s *label) take(name []byte, last bool) bool {
+	if s.used == 0 {
+		if last {
+			name = []byte("other")
+		}
+		s.used = copy(s.name[:], name)
+	}
+	return last || bytes.Equal(s.name[:s.used], name[:min(len(name), len(s.name))])
+}
+
+func (s *label) String() string { return clip(string(s.name[:s.used])) }
 
 type failureTally struct {
 	n       int64
@@ -82,6 +101,7 @@ func (t *tally) answer(f *flight, a *reply, done int64) {
 		s.record(response)
 	}
 	t.window.answer(a.status, response)
+	t.window.source(a.source[:a.sourceLen], 1)
 }
 
 // code returns the histogram of a status. They are made when first needed:
@@ -100,16 +120,13 @@ func (t *tally) source(name []byte) *hist {
 	}
 	for i := range t.sources {
 		s := &t.sources[i]
-		if s.used == 0 {
-			if i == sourcesMax-1 {
-				name = []byte("other")
-			}
-			s.used = copy(s.name[:], name)
+		if !s.take(name, i == sourcesMax-1) {
+			continue
+		}
+		if s.hist.h == nil {
 			s.hist = newHist(histDigits)
 		}
-		if i == sourcesMax-1 || bytes.Equal(s.name[:s.used], name[:min(len(name), len(s.name))]) {
-			return &s.hist
-		}
+		return &s.hist
 	}
 	return nil
 }
@@ -176,10 +193,16 @@ func clip(s string) string {
 
 // A window is what was answered in one second of the run.
 type window struct {
-	hist   hist
-	codes  [statusMax]int32
-	failed int64
-	n      int64
+	hist    hist
+	codes   [statusMax]int32
+	sources [sourcesMax]sourceCount
+	failed  int64
+	n       int64
+}
+
+type sourceCount struct {
+	label
+	n int64
 }
 
 func newWindow() window { return window{hist: newHist(windowDigits)} }
@@ -190,6 +213,19 @@ func (w *window) answer(status int, ns int64) {
 	w.hist.record(ns)
 }
 
+// source counts n answers of a source, which may be none.
+func (w *window) source(name []byte, n int64) {
+	if len(name) == 0 {
+		return
+	}
+	for i := range w.sources {
+		if s := &w.sources[i]; s.take(name, i == sourcesMax-1) {
+			s.n += n
+			return
+		}
+	}
+}
+
 func (w *window) wait(ns int64) { w.hist.record(ns) }
 
 func (w *window) merge(o *window) {
@@ -197,25 +233,34 @@ func (w *window) merge(o *window) {
 	for i := range o.codes {
 		w.codes[i] += o.codes[i]
 	}
+	for i := range o.sources {
+		s := &o.sources[i]
+		w.source(s.name[:s.used], s.n)
+	}
 	w.failed += o.failed
 	w.n += o.n
 }
 
 func (w *window) reset() {
 	w.hist.reset()
-	w.codes, w.failed, w.n = [statusMax]int32{}, 0, 0
+	w.codes, w.sources, w.failed, w.n = [statusMax]int32{}, [sourcesMax]sourceCount{}, 0, 0
 }
 
 // second returns what a window looks like from outside.
 func (w *window) second(at time.Duration, target float64) Second {
-	s := Second{At: at.Seconds(), Target: target, Answered: w.n, Failed: w.failed, Codes: map[int]int64{}}
+	s := Second{At: at.Seconds(), Target: target, Answered: w.n, Failed: w.failed, Codes: map[int]int64{}, Sources: map[string]int64{}}
 	if w.hist.count() > 0 {
-		p := w.hist.h.ValueAtPercentilesSlice([]float64{50, 90, 99})
-		s.P50, s.P90, s.P99, s.Max = us(p[0]), us(p[1]), us(p[2]), us(w.hist.h.Max())
+		p := w.hist.h.ValueAtPercentilesSlice([]float64{50, 90, 95, 99})
+		s.P50, s.P90, s.P95, s.P99, s.Max = us(p[0]), us(p[1]), us(p[2]), us(p[3]), us(w.hist.h.Max())
 	}
 	for status, n := range w.codes {
 		if n > 0 {
 			s.Codes[status] = int64(n)
+		}
+	}
+	for i := range w.sources {
+		if c := &w.sources[i]; c.n > 0 {
+			s.Sources[c.String()] = c.n
 		}
 	}
 	return s

@@ -121,6 +121,9 @@ func (v Live) Line() string {
 	for _, status := range sortedCodes(l.Codes) {
 		fmt.Fprintf(b, " %d:%s", status, commas(l.Codes[status]))
 	}
+	for _, name := range slices.Sorted(maps.Keys(l.Sources)) {
+		fmt.Fprintf(b, " %s:%s", name, commas(l.Sources[name]))
+	}
 	if l.Failed > 0 {
 		fmt.Fprintf(b, "  failed %s", commas(l.Failed))
 	}
