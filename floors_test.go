@@ -21,7 +21,9 @@ var floors = [][]string{
 	{"auth", "bus", "config", "netio", "stages", "stages/ram", "stages/leveldb", "stages/fakenet",
 		"telemetry", "loadgen", "sdk/go", "profiles"},
 	{"cmd/svc-index"},
-	{"testing/faults"},
+	{"testing/faults", "testing/performance/rig"},
+	{"testing/performance/lab"},
+	{"testing/performance/loadcheck", "testing/performance/perf"},
 }
 
 // beside lists the few imports on one floor that are meant, with the reason.

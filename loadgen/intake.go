@@ -98,6 +98,7 @@ func (l *loop) digest(c *conn, b []byte, arrived int64) {
 		b = b[n:]
 		if !a.interim() {
 			l.begin(c, &a, b)
+			arrived = l.now // what follows may have come since the event
 		}
 	}
 }
