@@ -3,7 +3,6 @@ package auth
 import (
 	"crypto/ed25519"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -171,53 +170,5 @@ func TestADirectoryInPlaceOfASecretIsRefused(t *testing.T) {
 	}
 	if _, _, err := Identity(dir); err == nil || !strings.Contains(err.Error(), "not a regular file") {
 		t.Errorf("error %v", err)
-	}
-}
-
-func TestAdminToken(t *testing.T) {
-	dir := t.TempDir()
-	if _, err := AdminToken(dir, false); !errors.Is(err, fs.ErrNotExist) {
-		t.Fatalf("without create: %v, want fs.ErrNotExist", err)
-	}
-	token, err := AdminToken(dir, true)
-	if err != nil || len(token) != 43 {
-		t.Fatalf("AdminToken = %q, %v", token, err)
-	}
-	onlyFile(t, dir, tokenFile)
-	if m := mode(t, filepath.Join(dir, tokenFile)); m != secretMode {
-		t.Errorf("mode %04o, want %04o", m, secretMode)
-	}
-	for _, create := range []bool{true, false} {
-		if again, err := AdminToken(dir, create); err != nil || again != token {
-			t.Errorf("create=%v: %q, %v; want the same token", create, again, err)
-		}
-	}
-	if err := os.WriteFile(filepath.Join(dir, tokenFile), []byte(token[:42]), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := AdminToken(dir, true); err == nil || !strings.Contains(err.Error(), "damaged") {
-		t.Errorf("a token cut short: %v", err)
-	}
-}
-
-func TestTokenEqual(t *testing.T) {
-	for _, tt := range []struct {
-		why, got, want string
-		equal          bool
-	}{
-		{"the same", "abc", "abc", true},
-		{"the last byte differs", "abd", "abc", false},
-		{"the first byte differs", "xbc", "abc", false},
-		{"a prefix", "ab", "abc", false},
-		{"longer", "abcd", "abc", false},
-		{"no token set lets nobody in", "", "", false},
-	} {
-		if got := TokenEqual([]byte(tt.got), tt.want); got != tt.equal {
-			t.Errorf("%s: TokenEqual(%q, %q) = %v", tt.why, tt.got, tt.want, got)
-		}
-	}
-	got, want := []byte(strings.Repeat("t", 43)), strings.Repeat("t", 43)
-	if n := testing.AllocsPerRun(100, func() { TokenEqual(got, want) }); n != 0 {
-		t.Errorf("TokenEqual allocates %v times, want 0", n)
 	}
 }

@@ -36,6 +36,15 @@ func Identity(dir string) (ed25519.PrivateKey, string, error) {
 	return key, PeerID(key.Public().(ed25519.PublicKey)), nil
 }
 
+// NodeID returns the peer id of a directory that has a key, and makes none.
+func NodeID(dir string) (string, error) {
+	key, err := readIdentity(filepath.Join(dir, identityFile))
+	if err != nil {
+		return "", fmt.Errorf("the node's identity: %w", err)
+	}
+	return PeerID(key.Public().(ed25519.PublicKey)), nil
+}
+
 // createIdentity writes a new key. The line before the PEM block, which every
 // PEM reader skips, tells people whose key it is, and lets readIdentity notice
 // a flipped bit: any 32 bytes are an Ed25519 seed.

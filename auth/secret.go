@@ -12,7 +12,7 @@ import (
 
 const (
 	secretMode = 0o600
-	secretMax  = 4 << 10 // bytes read of a secret file; ours are under 300
+	secretMax  = 256 << 10 // bytes read of a secret file: two keys, and what was revoked under them
 )
 
 // readSecret returns the content of a secret file. It looks at the mode of the
@@ -58,6 +58,19 @@ func createSecret(path string, content []byte) error {
 		return err
 	}
 	return syncDir(dir)
+}
+
+// replaceSecret puts content at path in place of what is there: whoever opens
+// it finds the old or the new, whole.
+func replaceSecret(path string, content []byte) error {
+	tmp, err := writeTemp(path, content)
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return errors.Join(err, os.Remove(tmp))
+	}
+	return syncDir(filepath.Dir(path))
 }
 
 // writeTemp writes content to a new file beside path, and syncs it. CreateTemp

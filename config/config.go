@@ -25,6 +25,7 @@ type Config struct {
 	Profile      string `toml:"profile"`
 	InsecureBind bool   `toml:"insecure_bind"`
 
+	Auth   Auth   `toml:"auth"`
 	UDS    UDS    `toml:"uds"`
 	Limits Limits `toml:"limits"`
 	Quota  Quota  `toml:"quota"`
@@ -36,6 +37,12 @@ type Config struct {
 	Log    Log    `toml:"log"`
 
 	Amnesia Amnesia `toml:"amnesia"`
+}
+
+// Auth is who may do what.
+type Auth struct {
+	RootKeys string `toml:"root_keys"` // KeysPath is where they are
+	Required bool   `toml:"required"`
 }
 
 // UDS is the Unix socket beside the TCP listener.
@@ -195,6 +202,14 @@ func (c Config) DBPath() string {
 		return c.DB.Path
 	}
 	return filepath.Join(c.DataDir, "db")
+}
+
+// KeysPath returns the file of the root keys.
+func (c Config) KeysPath() string {
+	if c.Auth.RootKeys != "" {
+		return c.Auth.RootKeys
+	}
+	return filepath.Join(c.DataDir, "root.keys")
 }
 
 // Print writes c as TOML that Load reads back to the same Config.

@@ -49,6 +49,8 @@ func (c *Config) keys() []key {
 		{"data_dir", &c.DataDir, "", "directory of everything that must survive a restart"},
 		{"profile", &c.Profile, "", "deployment profile laid over the defaults"},
 		{"insecure_bind", &c.InsecureBind, "", "allow the public listener, which has no TLS, on another address than loopback"},
+		{"auth.root_keys", &c.Auth.RootKeys, "", "file of the root keys that capabilities are signed with, mode 0600; empty: root.keys in data_dir"},
+		{"auth.required", &c.Auth.Required, "", "look-ups need a capability with index.read, too"},
 		{"uds.path", &c.UDS.Path, "", "Unix socket that serves the same as listen; empty: none"},
 
 		{"limits.request_timeout", &l.RequestTimeout, "", "longest time from a request's first byte to its last, else 408"},
@@ -129,7 +131,7 @@ func isLive(name string) bool {
 // later are keys and tables of the product that this version does not have
 // yet. They are told apart from misspelt ones: the advice is another.
 var later = []string{
-	"dht", "trust", "auth", "facets", "compression", "tls", "proxy", "tracing",
+	"dht", "trust", "facets", "compression", "tls", "proxy", "tracing",
 	"uds.allow_uids", "cache.refresh_ahead", "cache.warmup_keys",
 	"db.engine", "db.refresh_after", "rank.allowed_regions", "rank.deny",
 }

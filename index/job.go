@@ -57,6 +57,7 @@ type Job struct {
 	Deadline time.Time // when the client stops caring; nobody extends it
 	CorrID   []byte    // for log lines; belongs to the flight
 	Home     Replier   // who takes the finished job
+	Who      string    // the capability that let it in; empty: it needed none
 
 	// The body of a write, as it came.
 	Body        []byte

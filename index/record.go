@@ -71,6 +71,7 @@ type Mutation struct {
 	Providers  []Provider // PutProviders: rows with LastSeen and Expires set
 	ProviderID string     // DeleteProvider
 	Idem       Idempotency
+	Who        string // on whose word: the id of a capability, or a word for the node itself
 
 	Err     error      // why it was refused; nil: it is durable
 	Created bool       // PutManifest: the bytes were not held before

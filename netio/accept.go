@@ -3,6 +3,7 @@ package netio
 import (
 	"bytes"
 	"cmp"
+	"math/bits"
 	"strconv"
 	"time"
 
@@ -29,7 +30,7 @@ func (c *conn) accept(f *flight, h *head, now time.Time, last bool) (more bool) 
 		s.job.Format, acceptable = negotiate(h) // of a refusal, too
 	}
 	if refused == nil {
-		refused = c.admit(s, h, r)
+		refused = c.admit(s, h, r, now)
 	}
 	if refused == nil && !acceptable && r.local == 0 && r.ask != index.AskManifest {
 		refused = errNotAcceptable
@@ -92,7 +93,7 @@ func (c *conn) describe(s *slot, h *head, r *request, now time.Time, last bool) 
 const ifNoneMatchMax = 1 << 10
 
 // admit refuses what the head alone lets us refuse, and reads the rest of it.
-func (c *conn) admit(s *slot, h *head, r *request) *refusal {
+func (c *conn) admit(s *slot, h *head, r *request, now time.Time) *refusal {
 	srv := c.loop.server
 	if r.local != 0 {
 		return nil
@@ -106,10 +107,12 @@ func (c *conn) admit(s *slot, h *head, r *request) *refusal {
 	if max := srv.opt.BufferedBytes; large && max > 0 && srv.counts.BufferedBytes.Load() > max {
 		return errBuffered
 	}
-	if j.Ask == index.AskWrite || j.Ask == index.AskTask {
-		if !srv.opt.Authorize(h.authorization) {
-			return errUnauthorized
+	if want := srv.opt.needs(r); want != 0 {
+		if err := c.authorize(s, h, r, want, now); err != nil {
+			return err
 		}
+	}
+	if j.Ask == index.AskWrite || j.Ask == index.AskTask {
 		if h.contentEncoding != nil && !fold(h.contentEncoding, "identity") {
 			if !fold(h.contentEncoding, "gzip") && !fold(h.contentEncoding, "x-gzip") {
 				return errCoding
@@ -122,6 +125,38 @@ func (c *conn) admit(s *slot, h *head, r *request) *refusal {
 		s.ifNoneMatch = bytes.Clone(h.ifNoneMatch)
 	}
 	return nil
+}
+
+// needs returns the scope that a request has to have; 0: none.
+func (o *Options) needs(r *request) index.Scope {
+	switch {
+	case r.op == index.Pin || r.op == index.Unpin:
+		return index.ScopePin
+	case r.op == index.Reindex || r.ask == index.AskTask:
+		return index.ScopeAdmin
+	case r.ask == index.AskWrite:
+		return index.ScopeWrite
+	case o.AuthReads:
+		return index.ScopeRead
+	}
+	return 0
+}
+
+// authorize asks the guard, and notes on whose word the request is let in.
+func (c *conn) authorize(s *slot, h *head, r *request, want index.Scope, now time.Time) *refusal {
+	claim := &c.loop.claim // it escapes, and is not worth an allocation
+	*claim = index.Claim{Authorization: h.authorization, Method: h.method, Path: r.path, Want: want, Now: now}
+	grant := c.loop.server.opt.Guard.Judge(claim)
+	switch grant.Access {
+	case index.Granted:
+		s.job.Who = grant.Who
+		return nil
+	case index.Unscoped:
+		return errUnscoped[bits.TrailingZeros8(uint8(want))]
+	case index.OutOfPlay:
+		return errOutOfPlay
+	}
+	return errUnauthorized
 }
 
 // refuse answers bytes that are no request.

@@ -64,13 +64,18 @@ func (r *fakeResolver) Refused(int) {}
 
 func (r *fakeResolver) Write(*index.Job) bool { return false }
 
+// nobody is a guard that lets nobody in.
+type nobody struct{}
+
+func (nobody) Judge(*index.Claim) index.Grant { return index.Grant{} }
+
 // newBareServer is a server without event loops or listeners.
 func newBareServer(r index.Resolver) *Server {
 	s := &Server{
 		opt: Options{
 			HeadBytes: 16 << 10, BodyBytes: 1 << 20, RequestTimeout: 5 * time.Second, IdleTimeout: time.Minute,
 			Budget: time.Second, WriteTimeout: time.Second, Gens: index.NewGenerations(), Lookups: new(index.LookupCounts),
-			Authorize: func([]byte) bool { return false },
+			Guard: nobody{},
 		},
 		resolver: r, pages: &Pages{Rank: index.Rank{Bias: .5, HalfLife: 3600}, Now: time.Now},
 		counts: new(index.NetCounts), log: slog.New(slog.DiscardHandler),

@@ -29,9 +29,10 @@ type loop struct {
 	out       int             // flights pushed and not yet home
 	ticking   bool            // a tick is scheduled
 	free      []*flight
-	landed    []*flight // scratch of drain
-	asked     request   // scratch of accept
-	watched   []*conn   // looked at in every sweep
+	landed    []*flight   // scratch of drain
+	asked     request     // scratch of accept
+	claim     index.Claim // scratch of authorize
+	watched   []*conn     // looked at in every sweep
 	sweeps    int
 	ids       corrIDs
 	runTick   gnet.Runnable

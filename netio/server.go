@@ -40,7 +40,8 @@ type Options struct {
 
 	Gens        *index.Generations
 	Lookups     *index.LookupCounts
-	Authorize   func(authorization []byte) bool // for writes and /admin
+	Guard       index.Guard // judges writes and /admin
+	AuthReads   bool        // and look-ups
 	Ready       func() (ready bool, body []byte, retryAfter int)
 	Version     []byte // body of /version
 	ReasonRatio string // the reason that counts as decompress_cap

@@ -30,7 +30,9 @@ var verdicts = [...]verdict{
 // Refusals that the listener makes itself.
 var (
 	errUnauthorized = &refusal{status: 401, code: "unauthorized", reject: index.RejectUnauth,
-		message: "send Authorization: Bearer with a token that allows this"}
+		message: "send Authorization: Bearer with a capability of this node that has not ended"}
+	errOutOfPlay = &refusal{status: 403, code: "forbidden", reason: "method_or_path", reject: index.RejectUnauth,
+		message: "this capability is for other methods or paths; ask for another"}
 	errNotAcceptable = &refusal{status: 406, code: "not_acceptable", reject: index.RejectBadRequest,
 		message: "accept application/json or application/cbor"}
 	errCoding = &refusal{status: 415, code: "unsupported_type", reject: index.RejectBadRequest,
@@ -49,9 +51,19 @@ var (
 		message: "too many connections are open; come back after Retry-After"}
 )
 
+// errUnscoped are the refusals of a capability that holds, but lacks a scope,
+// in the order of the scopes.
+var errUnscoped = func() (all []*refusal) {
+	for _, name := range index.ScopeNames() {
+		all = append(all, &refusal{status: 403, code: "forbidden", reason: name, reject: index.RejectUnauth,
+			message: "this capability lacks the scope that reason names; ask for another"})
+	}
+	return all
+}()
+
 var statusText = map[int]string{
 	100: "Continue", 200: "OK", 201: "Created", 202: "Accepted", 304: "Not Modified",
-	400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 405: "Method Not Allowed", 406: "Not Acceptable",
+	400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed", 406: "Not Acceptable",
 	408: "Request Timeout", 409: "Conflict", 413: "Content Too Large", 414: "URI Too Long",
 	415: "Unsupported Media Type", 417: "Expectation Failed", 429: "Too Many Requests",
 	431: "Request Header Fields Too Large", 500: "Internal Server Error", 501: "Not Implemented",

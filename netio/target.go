@@ -19,6 +19,7 @@ type request struct {
 	query index.ProviderQuery // AskProviders; Region is left empty, see region
 	seq   uint64              // DeleteName: ?seq=, 0 when absent
 
+	path   []byte // of the target, as sent
 	region []byte // AskProviders: ?region=
 	text   []byte // provider id of a DeleteProvider; task id of an AskTask
 
@@ -44,7 +45,7 @@ func readTarget(m index.Method, target []byte, r *request) *refusal {
 	r.route, r.local, r.ask, r.op, r.fresh, r.seq = 0, 0, 0, 0, false, 0
 	r.key = index.Key{}
 	r.query = index.ProviderQuery{Limit: index.DefaultLimit}
-	r.region, r.text = nil, nil
+	r.path, r.region, r.text = nil, nil, nil
 	err := r.read(m, target)
 	if m == index.MethodOther {
 		return errMethod
@@ -67,6 +68,7 @@ func (r *request) read(m index.Method, target []byte) *refusal {
 			return errTarget
 		}
 	}
+	r.path = path
 	if rest, ok := bytes.CutPrefix(path, pathResolve); ok {
 		return r.resolve(m, rest, query)
 	}

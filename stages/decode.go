@@ -40,7 +40,7 @@ func (d *decoder) decode(j *index.Job) error {
 	if err != nil {
 		return err
 	}
-	m := &index.Mutation{Op: j.Op, Key: j.Key}
+	m := &index.Mutation{Op: j.Op, Key: j.Key, Who: j.Who}
 	j.Write = m
 	switch j.Op {
 	case index.PutManifest:

@@ -127,7 +127,7 @@ func (t *Tasks) decode(d *decoder, j *index.Job) error {
 	}}); err != nil {
 		return err
 	}
-	j.Write = &index.Mutation{Op: index.Reindex, Idem: index.Idempotency{
+	j.Write = &index.Mutation{Op: index.Reindex, Who: j.Who, Idem: index.Idempotency{
 		Key: j.Idempotency, Body: index.Sum(body), TaskID: id, Expires: d.now + int64(idemFor/time.Second),
 	}}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"svcindex/auth"
 	"svcindex/index"
 	"svcindex/loadgen"
 )
@@ -133,7 +134,12 @@ func (o *loadOptions) keyFile() (names, cids loadgen.Keyset, file bool, err erro
 
 // withWrites adds the share of writes to a mix, and makes what fills a server.
 func (o *loadOptions) withWrites(mix loadgen.Mix, weights map[string]float64) (loadgen.Mix, loadgen.Filling, error) {
-	token, err := o.findToken()
+	// A run's requests are made once, before it: their token has to last.
+	tokens, err := o.tokens(min(time.Hour+64*o.cfg.Duration, auth.LifeMax))
+	if err != nil {
+		return mix, loadgen.Filling{}, err
+	}
+	token, err := tokens()
 	if err != nil {
 		return mix, loadgen.Filling{}, err
 	}

@@ -304,27 +304,44 @@ func TestPublishUsage(t *testing.T) {
 func TestWhereTheTokenComesFrom(t *testing.T) {
 	s := newFakeServer(t)
 	data := t.TempDir()
-	token, err := auth.AdminToken(data, true)
+	_, node, err := auth.Identity(data)
 	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := auth.OpenKeyring(filepath.Join(data, auth.KeysFile), true); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv(envData, "")
 	for _, tt := range []struct {
 		why, flag, env, data, want string
+		minted                     bool
 	}{
-		{"the flag is first", "f", "e", data, "f"},
-		{"then the environment", "", "e", data, "e"},
-		{"then the data directory", "", "", data, token},
-		{"else it says so", "", "", filepath.Join(data, "none"), ""},
+		{"the flag is first", "f", "e", data, "f", false},
+		{"then the environment", "", "e", data, "e", false},
+		{"then the data directory mints one", "", "", data, "", true},
+		{"else it says so", "", "", filepath.Join(data, "none"), "", false},
 	} {
 		t.Setenv(envToken, tt.env)
 		r := remote{token: tt.flag, data: tt.data}
-		got, err := r.findToken()
-		if got != tt.want || (err != nil) != (tt.want == "") {
-			t.Errorf("%s: %q, %v", tt.why, got, err)
+		tokens, err := r.tokens(time.Minute)
+		if err != nil {
+			if tt.want != "" || tt.minted || !strings.Contains(err.Error(), "--token") {
+				t.Errorf("%s: %v does not say what to do", tt.why, err)
+			}
+			continue
 		}
-		if err != nil && !strings.Contains(err.Error(), "--token") {
-			t.Errorf("%s: %v does not say what to do", tt.why, err)
+		got, err := tokens()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !tt.minted && got != tt.want {
+			t.Errorf("%s: %q", tt.why, got)
+		}
+		if again, _ := tokens(); again != got {
+			t.Errorf("%s: another one each time", tt.why)
+		}
+		if d, err := auth.Inspect(got); tt.minted && (err != nil || d.Aud != node || d.Scope != writerScope || time.Until(d.Expires) > time.Minute+time.Second) {
+			t.Errorf("%s: %+v, %v", tt.why, d, err)
 		}
 	}
 	if n := s.forget(); len(n) != 0 {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -17,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"svcindex/auth"
+	"svcindex/index"
 	client "svcindex/sdk/go"
 )
 
@@ -27,6 +29,7 @@ const (
 	envServer = "SVC_INDEX_SERVER"
 	envToken  = "SVC_INDEX_TOKEN"
 	envData   = "SVC_INDEX_DATA_DIR"
+	envKeys   = "SVC_INDEX_AUTH_ROOT_KEYS"
 )
 
 // A remote is the server that a command speaks to.
@@ -42,25 +45,25 @@ func (r *remote) flags(cmd *cobra.Command) {
 // writeFlags adds what commands that write take besides.
 func (r *remote) writeFlags(cmd *cobra.Command) {
 	r.flags(cmd)
-	cmd.Flags().Lookup("token").Usage = "bearer `token` (default $" + envToken + ", else admin.token in the data directory)"
-	cmd.Flags().StringVar(&r.data, "data", "", "data `directory` of the server, for its token (default $"+envData+", else "+defaultData+")")
+	cmd.Flags().Lookup("token").Usage = "bearer `token` (default $" + envToken + ", else minted with the root keys in the data directory)"
+	cmd.Flags().StringVar(&r.data, "data", "", "data `directory` of the server, for its root keys (default $"+envData+", else "+defaultData+")")
 }
 
 func (r *remote) url() string { return cmp.Or(r.server, os.Getenv(envServer), defaultServer) }
 
-// reader returns a client for reading. It never looks for the admin token: a
-// reader needs none, or one of its own.
+// reader returns a client for reading. It never mints a token: a reader needs
+// none, or one that it was given.
 func (r *remote) reader() (*client.Client, error) {
 	return r.client(client.WithToken(cmp.Or(r.token, os.Getenv(envToken))))
 }
 
 // writer returns a client for writing, with a token.
 func (r *remote) writer(opts ...client.Option) (*client.Client, error) {
-	token, err := r.findToken()
+	tokens, err := r.tokens(auth.LifeDefault)
 	if err != nil {
 		return nil, err
 	}
-	return r.client(append(opts, client.WithToken(token))...)
+	return r.client(append(opts, client.WithTokens(tokens))...)
 }
 
 func (r *remote) client(opts ...client.Option) (*client.Client, error) {
@@ -71,17 +74,25 @@ func (r *remote) client(opts ...client.Option) (*client.Client, error) {
 	return c, nil
 }
 
-func (r *remote) findToken() (string, error) {
+// writerScope is what a command needs that writes: publishing reads first.
+const writerScope = index.ScopeRead | index.ScopeWrite
+
+// tokens returns what gives a token whenever one is needed: the one we were
+// given, or short-lived ones minted with the root keys in the data directory.
+func (r *remote) tokens(life time.Duration) (func() (string, error), error) {
 	if t := cmp.Or(r.token, os.Getenv(envToken)); t != "" {
-		return t, nil
+		return func() (string, error) { return t, nil }, nil
 	}
 	data := cmp.Or(r.data, os.Getenv(envData), defaultData)
-	t, err := auth.AdminToken(data, false)
+	m, err := newMinter(cmp.Or(os.Getenv(envKeys), filepath.Join(data, auth.KeysFile)), data, auth.Wish{Scope: writerScope, Life: life})
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("no token: %s holds no admin.token; start the server once, "+
+		return nil, fmt.Errorf("no token: %s holds no root keys to mint one with; start the server once, "+
 			"say where its data is with --data, or give --token or %s", data, envToken)
 	}
-	return t, err
+	if err != nil {
+		return nil, err
+	}
+	return m.token, nil
 }
 
 // interruptible returns a context that ends with the first interrupt; a second

@@ -38,6 +38,7 @@ type house struct {
 	loops int // event loops; read once, for Go may change its mind
 
 	bus    *bus.Bus
+	ring   *auth.Keyring
 	store  *leveldb.DB
 	cache  *ram.Cache
 	tasks  *stages.Tasks
@@ -79,10 +80,10 @@ func build(cfg config.Config, log *slog.Logger, s seams) (h *house, err error) {
 	if err != nil {
 		return h, err
 	}
-	token, err := auth.AdminToken(cfg.DataDir, true)
-	if err != nil {
+	if h.ring, err = auth.OpenKeyring(cfg.KeysPath(), true); err != nil {
 		return h, err
 	}
+	h.ring.Watch(log)
 	h.store, err = leveldb.Open(leveldb.Options{
 		Path: cfg.DBPath(), Sync: cfg.DB.Sync, MinFree: int64(cfg.DB.MinFree), Log: log, Integrity: integrity,
 	})
@@ -103,7 +104,7 @@ func build(cfg config.Config, log *slog.Logger, s seams) (h *house, err error) {
 	if err := h.buildLine(gens, pages, s); err != nil {
 		return h, err
 	}
-	return h, h.open(gens, pages, integrity, nodeID, token)
+	return h, h.open(gens, pages, integrity, nodeID)
 }
 
 // buildLine makes the pipeline from the table of rooms.
@@ -167,14 +168,14 @@ func breaker(b config.Breaker) stages.Breaker {
 
 // open lets clients in: the admin listener first, so that somebody can see why
 // the public one does not come up.
-func (h *house) open(gens *index.Generations, pages *netio.Pages, integrity *index.IntegrityCounts, nodeID, token string) (err error) {
+func (h *house) open(gens *index.Generations, pages *netio.Pages, integrity *index.IntegrityCounts, nodeID string) (err error) {
 	cfg, l := &h.cfg, &h.cfg.Limits
 	h.server, err = netio.New(netio.Options{
 		Loops: h.loops, HeadBytes: int(l.HeadBytes), BodyBytes: int64(l.Body),
 		BufferedBytes: int64(l.BufferedBytes), MaxConns: l.Conns(), ConnsPerIP: l.ConnsPerIP,
 		RequestTimeout: time.Duration(l.RequestTimeout), IdleTimeout: time.Duration(l.IdleTimeout),
 		Budget: time.Duration(cfg.Budget.Resolve), WriteTimeout: time.Duration(l.WriteTimeout),
-		Gens: gens, Lookups: h.line.Counts(), Authorize: func(given []byte) bool { return authorized(given, token) }, Ready: h.ready.Body,
+		Gens: gens, Lookups: h.line.Counts(), Guard: auth.NewGuard(h.ring, nodeID), AuthReads: cfg.Auth.Required, Ready: h.ready.Body,
 		Version: versionBody(nodeID), ReasonRatio: stages.ReasonRatio, Log: h.log,
 	}, pages, h.front)
 	if err != nil {
@@ -203,27 +204,6 @@ func (h *house) open(gens *index.Generations, pages *netio.Pages, integrity *ind
 	}
 	h.ready.Set(telemetry.ListenersBound, nil)
 	return nil
-}
-
-// authorized judges an Authorization field: Bearer and the token.
-func authorized(given []byte, token string) bool {
-	const scheme = "bearer "
-	if len(given) <= len(scheme) || !equalFold(given[:len(scheme)], scheme) {
-		return false
-	}
-	return auth.TokenEqual(given[len(scheme):], token)
-}
-
-func equalFold(b []byte, lower string) bool {
-	for i, c := range b {
-		if c >= 'A' && c <= 'Z' {
-			c += 'a' - 'A'
-		}
-		if c != lower[i] {
-			return false
-		}
-	}
-	return true
 }
 
 // dbReady says whether the store can be trusted now. A store that only refuses
@@ -298,6 +278,9 @@ func (h *house) close(ctx context.Context) error {
 	}
 	if h.admin != nil {
 		errs = append(errs, h.admin.Close(ctx))
+	}
+	if h.ring != nil {
+		h.ring.Close()
 	}
 	h.bus.Close()
 	h.listener.Wait()

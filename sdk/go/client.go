@@ -36,7 +36,7 @@ const (
 type Client struct {
 	base    string // scheme, host and any path in front of ours; no slash at its end
 	http    *http.Client
-	token   string
+	token   func() (string, error)
 	conns   int
 	retries int
 	maxWait time.Duration
@@ -47,7 +47,14 @@ type Client struct {
 type Option func(*Client)
 
 // WithToken sends the bearer token with every request.
-func WithToken(token string) Option { return func(c *Client) { c.token = token } }
+func WithToken(token string) Option {
+	return WithTokens(func() (string, error) { return token, nil })
+}
+
+// WithTokens asks from for the bearer token of every request, so that one that
+// does not live long can be replaced. It is called by many goroutines at once;
+// an empty token is not sent.
+func WithTokens(from func() (string, error)) Option { return func(c *Client) { c.token = from } }
 
 // WithConns keeps up to n idle connections: as many as goroutines that ask.
 func WithConns(n int) Option { return func(c *Client) { c.conns = n } }
@@ -69,7 +76,8 @@ func New(server string, opts ...Option) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{base: base, conns: DefaultConns, retries: DefaultRetries,
-		maxWait: DefaultMaxWait, timeout: DefaultTimeout}
+		maxWait: DefaultMaxWait, timeout: DefaultTimeout,
+		token: func() (string, error) { return "", nil }}
 	for _, o := range opts {
 		o(c)
 	}
