@@ -52,7 +52,9 @@ type RoomStats struct {
 	Batch      int           // most jobs a worker takes at once
 	LastBatch  int           // jobs in the batch taken last
 	Slice      time.Duration
-	Breaker    int // 0 closed, 1 half-open, 2 open
+	Breaker    int           // 0 closed, 1 half-open, 2 open
+	Done       uint64        // jobs it is through with, since start: its heartbeat
+	Step       time.Duration // how long the longest step under way has been
 	Counts     *RoomCounts
 }
 
@@ -196,4 +198,42 @@ func (c *LookupCounts) Resolve(k *Key) *Hist {
 		return &c.ResolveName
 	}
 	return &c.ResolveCID
+}
+
+// Above counts what took longer than d, to the next bound: what shares a bucket
+// with d is left out.
+func (h *Hist) Above(d time.Duration) (n uint64) {
+	i := 0
+	for i < len(latencyNanos) && latencyNanos[i] < d {
+		i++
+	}
+	for i++; i < len(h.Counts); i++ {
+		n += h.Counts[i].Load()
+	}
+	return n
+}
+
+// StallKind names a way in which the server stands still; its names are the
+// only values of the label.
+type StallKind uint8
+
+const (
+	StallStage StallKind = iota // work waits or is in hand, and the stage gets none done
+	StallStep                   // one step is out too long, while others end
+	StallQueue                  // the head of a queue has waited too long, while others move
+	StallLoop                   // an event loop does not come round
+	StallSched                  // goroutines that could run wait for a processor
+	StallSlow                   // requests took too long
+	StallKinds
+)
+
+var stallNames = [StallKinds]string{"stage", "step", "queue", "loop", "scheduler", "slow"}
+
+func (k StallKind) String() string { return stallNames[k] }
+
+// WatchCounts are what the watch counts.
+type WatchCounts struct {
+	Stalls  [StallKinds]atomic.Uint64
+	Dumps   atomic.Uint64 // written
+	Skipped atomic.Uint64 // not written: one too many, or the disk would not
 }

@@ -37,7 +37,8 @@ type loop struct {
 	ids       corrIDs
 	runTick   gnet.Runnable
 	runSweep  gnet.Runnable
-	sweepWait atomic.Bool // a sweep is scheduled
+	sweepWait atomic.Bool  // a sweep is scheduled
+	sweepFrom atomic.Int64 // since when, unix ns
 
 	// Belong to nobody: workers bring flights home here.
 	mu     sync.Mutex
@@ -269,6 +270,15 @@ func harmless(id []byte) bool {
 		}
 	}
 	return len(id) > 0
+}
+
+// callFor schedules a sweep. Only the clock calls it.
+func (l *loop) callFor(now time.Time) {
+	l.sweepFrom.Store(now.UnixNano()) // before the flag: who sees that reads this
+	l.sweepWait.Store(true)
+	if l.el.Execute(context.Background(), l.runSweep) != nil {
+		l.sweepWait.Store(false)
+	}
 }
 
 // sweep closes what is past its deadline. The server calls for it every

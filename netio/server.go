@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net"
 	"runtime/debug"
+	"runtime/pprof"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -122,8 +123,8 @@ func (s *Server) tick() {
 		case now := <-t.C:
 			s.setDate(now)
 			s.eachLoop(func(l *loop) {
-				if s.counts.Conns.Load() > 0 && l.sweepWait.CompareAndSwap(false, true) {
-					_ = l.el.Execute(context.Background(), l.runSweep)
+				if s.counts.Conns.Load() > 0 && !l.sweepWait.Load() {
+					l.callFor(now)
 				}
 			})
 		}
@@ -146,8 +147,21 @@ func (s *Server) eachLoop(f func(*loop)) {
 	}
 }
 
+// Behind returns for each event loop that has met a connection how long it has
+// been called for and not come round.
+func (s *Server) Behind(now time.Time) (d []time.Duration) {
+	s.eachLoop(func(l *loop) {
+		behind := time.Duration(0)
+		if l.sweepWait.Load() {
+			behind = max(now.Sub(time.Unix(0, l.sweepFrom.Load())), 0)
+		}
+		d = append(d, behind)
+	})
+	return d
+}
+
 // loopOf returns what belongs to an event loop, making it for the first
-// connection there.
+// connection there. It is called on the loop, which gets its profile label.
 func (s *Server) loopOf(el gnet.EventLoop) *loop {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -156,6 +170,7 @@ func (s *Server) loopOf(el gnet.EventLoop) *loop {
 		l = newLoop(s, len(s.loops))
 		l.el = el
 		s.loops[el] = l
+		pprof.SetGoroutineLabels(pprof.WithLabels(context.Background(), pprof.Labels("stage", "loop")))
 	}
 	return l
 }

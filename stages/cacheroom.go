@@ -32,6 +32,7 @@ type cacheRoom struct {
 	lanes  []*lane
 	pool   *ants.Pool
 	fuse   *gobreaker.CircuitBreaker[struct{}]
+	labels labels
 	counts index.RoomCounts
 }
 
@@ -56,7 +57,7 @@ type lane struct {
 
 func newCacheRoom(row CacheRow, loops int, line *Pipeline) (*cacheRoom, error) {
 	c := &cacheRoom{
-		row: row, line: line,
+		row: row, line: line, labels: newLabels(row.Name),
 		fuse: gobreaker.NewCircuitBreaker[struct{}](settings(row.Name, row.Breaker)),
 	}
 	pool, err := ants.NewPool(2*loops, ants.WithNonblocking(true), ants.WithDisablePurge(true))
@@ -108,6 +109,7 @@ func (l *lane) summon() {
 
 // work is the worker's turn: it takes batches until the lane is empty.
 func (l *lane) work() {
+	l.room.labels.wear(0)
 	defer func() {
 		l.out.Store(false)
 		l.summon() // something may have come between the last look and the line above
@@ -252,6 +254,8 @@ func (c *cacheRoom) stats(now time.Time) index.RoomStats {
 			s.OldestWait = max(s.OldestWait, now.Sub(time.Unix(0, head)))
 		}
 	}
+	s.Step = s.OldestWait
+	s.Done = c.counts.Found.Load() + c.counts.Missed.Load()
 	return s
 }
 

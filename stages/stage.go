@@ -58,6 +58,7 @@ type room struct {
 	queue  *queue.Queue[*index.Job]
 	pool   *ants.Pool
 	fuse   *fuse
+	labels labels
 	drain  func()
 	done   func(*index.Job, index.Kind) // where a job goes when the room is done with it
 	wanted func(*index.Job) bool        // whether anybody still waits for it
@@ -83,10 +84,12 @@ type hand struct {
 	batch []*index.Job
 	kinds []index.Kind
 	ready []*index.Job
+	ask   index.Ask // the profile label it wears
 
 	mu sync.Mutex
 	// Fields below are protected by mu.
 	out    bool        // a call is under way
+	since  time.Time   // when it began
 	due    time.Time   // when it becomes a failure
 	report func(error) // tells the fuse how it ended; nil once told
 }
@@ -94,7 +97,7 @@ type hand struct {
 func newRoom(row Row, done func(*index.Job, index.Kind), wanted func(*index.Job) bool) (*room, error) {
 	r := &room{
 		row: row, queue: queue.New[*index.Job](row.Depth),
-		fuse: newFuse(row.Name, row.Breaker), done: done, wanted: wanted,
+		fuse: newFuse(row.Name, row.Breaker), labels: newLabels(row.Name), done: done, wanted: wanted,
 	}
 	// Twice the width: a worker that is through leaves our count a moment
 	// before ants has it back.
@@ -183,7 +186,9 @@ func (r *room) summon() {
 
 // work is a worker's turn: it takes batches until nothing waits.
 func (r *room) work() {
+	r.labels.wear(0)
 	h := r.takeHand()
+	h.ask = 0
 	defer func() {
 		r.giveHand(h)
 		r.working.Add(-1)
@@ -215,6 +220,10 @@ func (r *room) batch(h *hand, js []*index.Job) {
 	settler, _ := r.row.Step.(Settler)
 	h.ready = h.ready[:0]
 	for _, j := range js {
+		if j.Ask != h.ask {
+			h.ask = j.Ask
+			r.labels.wear(j.Ask)
+		}
 		k := r.attempt(h, j, settler != nil)
 		if settler != nil && k == index.OK {
 			h.ready = append(h.ready, j)
@@ -271,7 +280,7 @@ func (r *room) attempt(h *hand, j *index.Job, prepare bool) index.Kind {
 		r.counts.Skipped.Add(1)
 		return index.Down
 	}
-	h.take(now.Add(r.row.Slice+overdueGrace), report)
+	h.take(now, r.row.Slice, report)
 	k := r.guard(j)
 	r.charge(time.Since(now))
 	h.drop(r.verdict(j, k))
@@ -310,7 +319,7 @@ func (r *room) settle(h *hand, s Settler) {
 		return
 	}
 	began := time.Now()
-	h.take(began.Add(r.row.Slice+overdueGrace), report)
+	h.take(began, r.row.Slice, report)
 	defer func() {
 		r.charge(time.Since(began))
 		if p := recover(); p != nil {
@@ -360,10 +369,20 @@ func (r *room) giveHand(h *hand) {
 	r.free = append(r.free, h)
 }
 
-func (h *hand) take(due time.Time, report func(error)) {
+func (h *hand) take(now time.Time, slice time.Duration, report func(error)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.out, h.due, h.report = true, due, report
+	h.out, h.since, h.due, h.report = true, now, now.Add(slice+overdueGrace), report
+}
+
+// outFor returns how long the call in hand has been out; 0 if there is none.
+func (h *hand) outFor(now time.Time) time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.out {
+		return 0
+	}
+	return now.Sub(h.since)
 }
 
 // drop reports how the call in hand ended, unless the watch has already
@@ -444,8 +463,18 @@ func (r *room) stats(now time.Time) index.RoomStats {
 	return index.RoomStats{
 		Name: r.row.Name, Depth: r.queue.Len(), Capacity: r.queue.Cap(), OldestWait: r.oldest(now),
 		Busy: int(r.busy.Load()), Workers: int(r.width.Load()), Batch: r.row.Batch, LastBatch: int(r.last.Load()),
-		Slice: r.row.Slice, Breaker: r.fuse.state(), Counts: &r.counts,
+		Slice: r.row.Slice, Breaker: r.fuse.state(), Done: r.rate.done.Load(), Step: r.longest(now), Counts: &r.counts,
 	}
+}
+
+// longest returns how long the longest step under way has been.
+func (r *room) longest(now time.Time) (d time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, h := range r.hands {
+		d = max(d, h.outFor(now))
+	}
+	return d
 }
 
 // close lets the workers finish what waits, then ends the pool. It returns

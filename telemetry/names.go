@@ -169,6 +169,13 @@ func enterHouse(b *book, s Sources) {
 	zeros(b.counters("config_reloads_total", "Reloads of the configuration, by result.", "result"), reloadResults)
 	b.counters("bus_lagged_total", "Events that a slow subscriber missed.").counter(s.Bus)
 
+	stalls := b.counters("stalls_total", "Times that something stood still, by what.", "kind")
+	for k := range index.StallKinds {
+		stalls.count(&s.Stalls.Stalls[k], k.String())
+	}
+	b.counters("flight_dumps_total", "Dumps of goroutines and a trace written after a stall.").count(&s.Stalls.Dumps)
+	b.counters("flight_dumps_skipped_total", "Dumps not written: too soon after another, or the disk would not.").count(&s.Stalls.Skipped)
+
 	b.gauges("ready", "1 when /readyz says 200.").gauge(func() float64 { return flag(s.Ready.Snapshot().Ready) })
 	held := b.gauges("readiness_key_held", "1 for each condition of readiness that holds.", "key")
 	for k := range keyCount {

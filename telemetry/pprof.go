@@ -11,6 +11,7 @@ import (
 	"runtime/trace"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -23,17 +24,19 @@ const (
 	profileSecondsMax = 300
 )
 
-func profileRoutes(mux *http.ServeMux) {
+func profileRoutes(mux *http.ServeMux, c *contention) {
 	mux.HandleFunc("GET /debug/pprof/{$}", profileList)
 	mux.HandleFunc("GET /debug/pprof/cmdline", cmdline)
 	mux.HandleFunc("GET /debug/pprof/profile", cpuProfile)
 	mux.HandleFunc("GET /debug/pprof/trace", traceProfile)
+	mux.HandleFunc("GET /debug/pprof/contention", c.record)
 	mux.HandleFunc("GET /debug/pprof/{name}", namedProfile)
 }
 
 func profileList(w http.ResponseWriter, _ *http.Request) {
 	var b bytes.Buffer
-	b.WriteString("/debug/pprof/profile?seconds=30\n/debug/pprof/trace?seconds=1\n/debug/pprof/cmdline\n")
+	b.WriteString("/debug/pprof/profile?seconds=30\n/debug/pprof/trace?seconds=1\n/debug/pprof/cmdline\n" +
+		"/debug/pprof/contention?seconds=10 (fills mutex and block)\n")
 	for _, p := range pprof.Profiles() {
 		fmt.Fprintf(&b, "/debug/pprof/%s?debug=1 (%d)\n", p.Name(), p.Count())
 	}
@@ -84,6 +87,36 @@ func cpuProfile(w http.ResponseWriter, r *http.Request) {
 	sleep(r.Context(), d)
 	pprof.StopCPUProfile()
 	send(w, http.StatusOK, "application/octet-stream", b.Bytes())
+}
+
+// What contention costs while it is recorded: one in so many waits for a mutex
+// is noted, and one block in so many nanoseconds blocked. Both off: nothing.
+const (
+	mutexFraction = 10
+	blockRate     = 10_000
+)
+
+// A contention switches the recording of waits on, for one caller at a time.
+// The profiles mutex and block hold what was recorded since start; who wants
+// one span takes them before and after and subtracts.
+type contention struct{ busy atomic.Bool }
+
+func (c *contention) record(w http.ResponseWriter, r *http.Request) {
+	d, ok := duration(w, r, profileSeconds)
+	if !ok {
+		return
+	}
+	if !c.busy.CompareAndSwap(false, true) {
+		http.Error(w, "waits are being recorded for somebody else; wait for him to end", http.StatusConflict)
+		return
+	}
+	defer c.busy.Store(false)
+	before := runtime.SetMutexProfileFraction(mutexFraction)
+	defer runtime.SetMutexProfileFraction(before)
+	runtime.SetBlockProfileRate(blockRate)
+	defer runtime.SetBlockProfileRate(0)
+	sleep(r.Context(), d)
+	send(w, http.StatusOK, "text/plain; charset=utf-8", []byte("now take /debug/pprof/mutex and /debug/pprof/block\n"))
 }
 
 // traceProfile streams: a trace of a busy server does not fit into memory we

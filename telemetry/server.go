@@ -1,10 +1,12 @@
 package telemetry
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -146,9 +148,11 @@ const links = `svc-index, admin listener
 /healthz        the process turns
 /readyz         whether it keeps all its promises, and if not, which
 /version        what runs here
-/debug/stages   each stage: queue, workers, breaker, rates
+/debug/stages   each stage: queue, workers, breaker, rates; what stands still
 /debug/live     the same each second, as server-sent events; / in a browser draws it
 /debug/pprof/   profiles
+/debug/flight   a trace of the last seconds, if watch.flight is on
+/debug/config   what it runs with
 `
 
 // routes is every path. The mux is our own: nothing that other packages hang
@@ -162,7 +166,13 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /version", s.version)
 	mux.HandleFunc("GET /debug/stages", s.stages)
 	mux.HandleFunc("GET /debug/live", s.watchLive)
-	profileRoutes(mux)
+	mux.HandleFunc("GET /debug/flight", func(w http.ResponseWriter, _ *http.Request) {
+		whole(w, "application/octet-stream", s.src.Recording)
+	})
+	mux.HandleFunc("GET /debug/config", func(w http.ResponseWriter, _ *http.Request) {
+		whole(w, "application/toml", s.src.Config)
+	})
+	profileRoutes(mux, new(contention))
 	return plain(mux)
 }
 
@@ -209,6 +219,9 @@ func (s *Server) version(w http.ResponseWriter, _ *http.Request) { sendJSON(w, s
 
 func (s *Server) stages(w http.ResponseWriter, _ *http.Request) {
 	page := stagesPage{Stages: s.rates.dress(s.src.Rooms())}
+	if s.src.Watch != nil {
+		page.Watch = s.src.Watch()
+	}
 	if s.src.Stages != nil {
 		page.Extra = s.src.Stages()
 	}
@@ -222,6 +235,20 @@ func sendJSON(w http.ResponseWriter, v any) {
 		return
 	}
 	send(w, http.StatusOK, "application/json", body)
+}
+
+// whole sends what write writes, or why it could not.
+func whole(w http.ResponseWriter, mediaType string, write func(io.Writer) error) {
+	if write == nil {
+		http.Error(w, "this server was built without it", http.StatusNotFound)
+		return
+	}
+	var b bytes.Buffer
+	if err := write(&b); err != nil {
+		http.Error(w, err.Error(), http.StatusConflict)
+		return
+	}
+	send(w, http.StatusOK, mediaType, b.Bytes())
 }
 
 // send writes a whole answer. A client that left is not our fault and not

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -75,7 +77,12 @@ func ask(t *testing.T, method string, s *Server, path string) (*http.Response, s
 }
 
 func TestEveryPage(t *testing.T) {
-	s := start(t, Sources{Version: map[string]string{"version": "v0", "node_id": "12D3"}})
+	s := start(t, Sources{
+		Version:   map[string]string{"version": "v0", "node_id": "12D3"},
+		Config:    func(w io.Writer) error { _, err := io.WriteString(w, "listen = 'x'"); return err },
+		Recording: func(io.Writer) error { return errors.New("set watch.flight") },
+		Watch:     func() any { return "awake" },
+	})
 	for _, tt := range []struct {
 		why, method, path string
 		status            int
@@ -87,7 +94,10 @@ func TestEveryPage(t *testing.T) {
 		{"it turns", "GET", "/healthz", 200, "application/json", `{"ok":true}`},
 		{"it is not ready", "GET", "/readyz", 503, "application/json", `"ready":false`},
 		{"what it is", "GET", "/version", 200, "application/json", `"node_id":"12D3"`},
-		{"stages", "GET", "/debug/stages", 200, "application/json", `{"stages":[]}`},
+		{"stages", "GET", "/debug/stages", 200, "application/json", `{"stages":[],"watch":"awake"}`},
+		{"what it runs with", "GET", "/debug/config", 200, "application/toml", "listen"},
+		{"no recording is a conflict, with the knob", "GET", "/debug/flight", 409, "text/plain; charset=utf-8", "watch.flight"},
+		{"too long a recording", "GET", "/debug/pprof/contention?seconds=9999", 400, "text/plain; charset=utf-8", "1..300"},
 		{"profiles", "GET", "/debug/pprof/", 200, "text/plain; charset=utf-8", "/debug/pprof/heap"},
 		{"a profile to read", "GET", "/debug/pprof/goroutine?debug=1", 200, "text/plain; charset=utf-8", "goroutine profile"},
 		{"a profile for the tool", "GET", "/debug/pprof/heap?gc=1", 200, "application/octet-stream", ""},
@@ -309,5 +319,24 @@ func TestStagesPage(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got.Stages[0]); diff != "" || got.Extra["joined"] != 4.0 {
 		t.Errorf("extra %v, -want +got:\n%s", got.Extra, diff)
+	}
+}
+
+func TestContentionIsRecordedForOneAtATimeAndThenNoMore(t *testing.T) {
+	s := start(t, Sources{})
+	first := make(chan string, 1)
+	go func() {
+		_, body := ask(t, "GET", s, "/debug/pprof/contention?seconds=2")
+		first <- body
+	}()
+	for runtime.SetMutexProfileFraction(-1) != mutexFraction {
+		time.Sleep(time.Millisecond)
+	}
+	if resp, body := ask(t, "GET", s, "/debug/pprof/contention?seconds=1"); resp.StatusCode != 409 {
+		t.Errorf("the second: %d %s", resp.StatusCode, body)
+	}
+	<-first
+	for runtime.SetMutexProfileFraction(-1) != 0 { // the answer may be here before the handler has returned
+		time.Sleep(time.Millisecond)
 	}
 }

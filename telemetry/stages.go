@@ -10,6 +10,7 @@ import (
 // stagesPage is the body of /debug/stages.
 type stagesPage struct {
 	Stages []stagePage `json:"stages"`
+	Watch  any         `json:"watch,omitempty"`
 	Extra  any         `json:"extra,omitempty"`
 }
 

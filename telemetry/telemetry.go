@@ -8,7 +8,11 @@
 // the set of series is fixed before the first request.
 package telemetry
 
-import "svcindex/index"
+import (
+	"io"
+
+	"svcindex/index"
+)
 
 // Sources are where the figures come from. What is nil shows as zero.
 type Sources struct {
@@ -22,6 +26,11 @@ type Sources struct {
 	Ready     *Readiness
 	Version   any        // /version, as JSON
 	Stages    func() any // "extra" of /debug/stages, as JSON
+
+	Stalls    *index.WatchCounts
+	Watch     func() any            // "watch" of /debug/stages, as JSON
+	Recording func(io.Writer) error // /debug/flight: a trace of the last seconds
+	Config    func(io.Writer) error // /debug/config: what it runs with
 
 	// AnyAddress lets Listen take an address that others can reach. What is
 	// served there is for operators only.
@@ -50,6 +59,9 @@ func (s Sources) orZero() Sources {
 	}
 	if s.Bus == nil {
 		s.Bus = func() uint64 { return 0 }
+	}
+	if s.Stalls == nil {
+		s.Stalls = new(index.WatchCounts)
 	}
 	if s.Ready == nil {
 		s.Ready = NewReadiness(nil)
