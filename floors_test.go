@@ -19,7 +19,7 @@ const module = "svcindex/"
 var floors = [][]string{
 	{"index", "queue"},
 	{"auth", "bus", "config", "netio", "stages", "stages/ram", "stages/leveldb", "stages/fakenet",
-		"telemetry", "loadgen", "sdk/go", "profiles"},
+		"telemetry", "watch", "loadgen", "sdk/go", "profiles"},
 	{"cmd/svc-index"},
 	{"testing/faults", "testing/performance/rig"},
 	{"testing/performance/lab"},

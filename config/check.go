@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // What the sums of Check are made of.
@@ -42,6 +43,7 @@ func (c Config) check(nofile int) error {
 		c.checkLimits(),
 		c.checkStages(),
 		c.checkKnobs(),
+		c.checkWatch(),
 		c.checkTime(),
 		c.checkMemory(nofile),
 		c.checkDescriptors(nofile),
@@ -236,6 +238,38 @@ func (c Config) checkKnobs() (bad []error) {
 	}
 	bad = append(bad, oneOf("log.level", c.Log.Level, logLevels)...)
 	return append(bad, oneOf("log.format", c.Log.Format, logFormats)...)
+}
+
+// flightMin and flightMax bound the recording: the runtime keeps less badly, and
+// more is memory that answers could have.
+const (
+	flightMin = 1 << 20
+	flightMax = 128 << 20
+)
+
+func (c Config) checkWatch() (bad []error) {
+	w, s := c.Watch, c.Stages
+	longest := max(s.Cache.Slice, s.DB.Slice, s.DHT.Slice, s.Write.Slice)
+	if w.Stall != 0 && w.Stall <= longest {
+		bad = append(bad, fmt.Errorf("watch.stall = %v: expected more than the longest slice, %v, or 0: a step may take its "+
+			"slice; raise watch.stall or lower a stages.*.slice", w.Stall, longest))
+	}
+	if w.Buffer < flightMin || w.Buffer > flightMax {
+		bad = append(bad, fmt.Errorf("watch.buffer = %v: expected %v..%v", w.Buffer, Bytes(flightMin), Bytes(flightMax)))
+	}
+	if w.Keep < 2*w.Buffer {
+		bad = append(bad, fmt.Errorf("watch.keep = %v: expected at least twice watch.buffer = %v, or a dump would remove itself; "+
+			"raise the one or lower the other", w.Keep, w.Buffer))
+	}
+	for _, d := range []struct {
+		key string
+		is  Duration
+	}{{"watch.gap", w.Gap}, {"watch.window", w.Window}} {
+		if d.is < Duration(time.Second) {
+			bad = append(bad, fmt.Errorf("%s = %v: expected at least 1s", d.key, d.is))
+		}
+	}
+	return bad
 }
 
 func oneOf(key, is string, of []string) []error {

@@ -34,6 +34,7 @@ type Config struct {
 	Cache  Cache  `toml:"cache"`
 	DB     DB     `toml:"db"`
 	Rank   Rank   `toml:"rank"`
+	Watch  Watch  `toml:"watch"`
 	Log    Log    `toml:"log"`
 
 	Amnesia Amnesia `toml:"amnesia"`
@@ -135,6 +136,21 @@ type Rank struct {
 	FreshnessHalfLife Duration `toml:"freshness_half_life"`
 }
 
+// Watch is when something counts as standing still, and what that leaves on
+// the disk. A limit of 0 is not looked for.
+type Watch struct {
+	Stall  Duration `toml:"stall"`
+	Sched  Duration `toml:"sched"`
+	Slow   Duration `toml:"slow"`
+	Dumps  bool     `toml:"dumps"`
+	Dir    string   `toml:"dir"` // WatchDir is where it is
+	Keep   Bytes    `toml:"keep"`
+	Gap    Duration `toml:"gap"`
+	Flight bool     `toml:"flight"`
+	Window Duration `toml:"window"`
+	Buffer Bytes    `toml:"buffer"`
+}
+
 // Log is what is logged, and how.
 type Log struct {
 	Level  string `toml:"level"`
@@ -173,7 +189,17 @@ func Defaults() Config {
 		},
 		DB:   DB{Sync: true, MinFree: 64 << 20},
 		Rank: Rank{RegionBias: 0.5, FreshnessHalfLife: Duration(time.Hour)},
-		Log:  Log{Level: "info", Format: "json"},
+		Watch: Watch{
+			Stall:  Duration(3 * time.Second),
+			Sched:  Duration(250 * time.Millisecond),
+			Slow:   Duration(2500 * time.Millisecond),
+			Dumps:  true,
+			Keep:   64 << 20,
+			Gap:    Duration(time.Minute),
+			Window: Duration(5 * time.Second),
+			Buffer: 16 << 20,
+		},
+		Log: Log{Level: "info", Format: "json"},
 	}
 }
 
@@ -210,6 +236,17 @@ func (c Config) KeysPath() string {
 		return c.Auth.RootKeys
 	}
 	return filepath.Join(c.DataDir, "root.keys")
+}
+
+// WatchDir returns the directory of what a stall leaves behind; "" for nothing.
+func (c Config) WatchDir() string {
+	switch {
+	case !c.Watch.Dumps:
+		return ""
+	case c.Watch.Dir != "":
+		return c.Watch.Dir
+	}
+	return filepath.Join(c.DataDir, "flight")
 }
 
 // Print writes c as TOML that Load reads back to the same Config.

@@ -90,6 +90,17 @@ func (c *Config) keys() []key {
 			{"rank.region_bias", &c.Rank.RegionBias, "0..1", "weight of a provider's region in its score; the rest is freshness"},
 			{"rank.freshness_half_life", &c.Rank.FreshnessHalfLife, "", "age at which a provider's freshness counts half"},
 
+			{"watch.stall", &c.Watch.Stall, "", "time in which a stage with work gets none done, a step or an event loop does not end, a job waits: a stall; 0: not looked for"},
+			{"watch.sched", &c.Watch.Sched, "", "p99 of how long goroutines wait for a processor that is a stall; 0: not looked for"},
+			{"watch.slow", &c.Watch.Slow, "", "time of a request that is a stall, rounded up to a bound of request_latency_seconds; 0: not looked for"},
+			{"watch.dumps", &c.Watch.Dumps, "", "a stall leaves goroutines and a trace on the disk"},
+			{"watch.dir", &c.Watch.Dir, "", "directory of these dumps; empty: flight in data_dir"},
+			{"watch.keep", &c.Watch.Keep, "", "size of all dumps together; the oldest go first"},
+			{"watch.gap", &c.Watch.Gap, "", "least time between two dumps"},
+			{"watch.flight", &c.Watch.Flight, "", "record a trace in memory all the time, so that a dump shows what led to the stall; without it, the half second after"},
+			{"watch.window", &c.Watch.Window, "", "how far back the recording goes, if buffer holds so much"},
+			{"watch.buffer", &c.Watch.Buffer, "", "memory of the recording"},
+
 			{"log.level", &c.Log.Level, "", "least severe lines that are written: debug, info, warn or error"},
 			{"log.format", &c.Log.Format, "", "form of log lines: text or json"},
 

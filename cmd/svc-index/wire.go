@@ -21,6 +21,7 @@ import (
 	"svcindex/stages/leveldb"
 	"svcindex/stages/ram"
 	"svcindex/telemetry"
+	"svcindex/watch"
 )
 
 // A house is a running server, plugged together:
@@ -45,6 +46,7 @@ type house struct {
 	line   *stages.Pipeline
 	front  index.Resolver // of the event loops: line
 	server *netio.Server
+	watch  *watch.Watch
 	admin  *telemetry.Server
 
 	listener sync.WaitGroup // to the bus
@@ -181,11 +183,17 @@ func (h *house) open(gens *index.Generations, pages *netio.Pages, integrity *ind
 	if err != nil {
 		return err
 	}
+	stalls := new(index.WatchCounts)
+	if err := h.watchOver(stalls); err != nil {
+		return err
+	}
 	h.admin = telemetry.New(telemetry.Sources{
 		Rooms: h.line.Stats, Net: h.server.Counts(), Cache: h.cache.Counts(), CacheSize: h.cache.Len,
 		Lookups: h.line.Counts(), Integrity: integrity, Bus: h.bus.Lagged, Ready: h.ready,
 		Version: versionDoc{"svc-index", version, commit, runtime.Version(), nodeID},
 		Stages:  h.extra,
+		Stalls:  stalls, Watch: func() any { return h.watch.Status() }, Recording: h.watch.Recording,
+		Config: cfg.Print,
 	}, h.log)
 	if err := h.admin.Listen(cfg.Admin); err != nil {
 		return err
@@ -204,6 +212,20 @@ func (h *house) open(gens *index.Generations, pages *netio.Pages, integrity *ind
 	}
 	h.ready.Set(telemetry.ListenersBound, nil)
 	return nil
+}
+
+// watchOver has the watch look after rooms, loops and the scheduler.
+func (h *house) watchOver(stalls *index.WatchCounts) (err error) {
+	w := h.cfg.Watch
+	h.watch, err = watch.Start(watch.Options{
+		Limits: watch.Limits{Stall: time.Duration(w.Stall), Sched: time.Duration(w.Sched), Slow: time.Duration(w.Slow)},
+		Files: watch.Files{
+			Dir: h.cfg.WatchDir(), Keep: int64(w.Keep), Gap: time.Duration(w.Gap),
+			Flight: w.Flight, Window: time.Duration(w.Window), Buffer: int64(w.Buffer),
+		},
+		Rooms: h.line.Stats, Loops: h.server.Behind, Net: h.server.Counts(), Counts: stalls, Log: h.log,
+	})
+	return err
 }
 
 // dbReady says whether the store can be trusted now. A store that only refuses
@@ -281,6 +303,9 @@ func (h *house) close(ctx context.Context) error {
 	}
 	if h.ring != nil {
 		h.ring.Close()
+	}
+	if h.watch != nil {
+		errs = append(errs, h.watch.Close(ctx))
 	}
 	h.bus.Close()
 	h.listener.Wait()
