@@ -13,6 +13,7 @@ const (
 	Unsupported             // the request is for a part not built or switched off; 501
 	TooLarge                // the body is over a cap; 413
 	BadType                 // the body's type or coding is not one we take; 415
+	Forbidden               // whoever asks may not do this; 403
 	Conflict                // a newer record is in the way; 409
 	Busy                    // a queue was full or the wait too long; 429
 	Late                    // the time ran out; 504
@@ -22,7 +23,7 @@ const (
 )
 
 var kindNames = [...]string{
-	"ok", "missing", "invalid", "unsupported", "too large", "bad type", "conflict",
+	"ok", "missing", "invalid", "unsupported", "too large", "bad type", "forbidden", "conflict",
 	"busy", "late", "down", "full", "broken",
 }
 

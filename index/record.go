@@ -67,7 +67,7 @@ type Mutation struct {
 	Op         Op
 	Key        Key // what is written; zero for Reindex
 	Manifest   []byte
-	Name       NameRecord // PutName; DeleteName reads only Seq, 0 meaning the next
+	Name       NameRecord // PutName; DeleteName, whose Seq 0 means the next
 	Providers  []Provider // PutProviders: rows with LastSeen and Expires set
 	ProviderID string     // DeleteProvider
 	Idem       Idempotency

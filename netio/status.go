@@ -19,6 +19,7 @@ var verdicts = [...]verdict{
 	index.Unsupported: {501, "not_implemented", "this part is not built or switched off; see reason", index.RejectBadRequest, true},
 	index.TooLarge:    {413, "body_cap", "the body is too large; see reason", index.RejectBodyCap, true},
 	index.BadType:     {415, "unsupported_type", "the body is of a type not taken here; see reason", index.RejectBadRequest, true},
+	index.Forbidden:   {403, "forbidden", "this needs the word of somebody who may say it; see reason", index.RejectUnauth, true},
 	index.Conflict:    {409, "conflict", "what stands is in the way; see current_seq or reason", 0, false},
 	index.Busy:        {429, "over_capacity", "too much work is waiting; come back after Retry-After", index.RejectOverCapacity, true},
 	index.Late:        {504, "timeout", "the time for this request ran out", index.RejectTimeout, true},

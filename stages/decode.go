@@ -2,6 +2,7 @@ package stages
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"io"
@@ -30,8 +31,9 @@ func invalid(reason string) error { return &Refusal{index.Invalid, reason} }
 
 // A decoder reads bodies, knowing the limits and the time.
 type decoder struct {
-	limit BodyLimit
-	now   int64 // unix seconds
+	limit  BodyLimit
+	now    int64 // unix seconds
+	verify func(*index.Key, *index.NameRecord) error
 }
 
 // decode turns the body of a write into j.Write.
@@ -46,11 +48,10 @@ func (d *decoder) decode(j *index.Job) error {
 	case index.PutManifest:
 		return d.manifest(m, body)
 	case index.DeleteName:
-		if len(body) > 0 {
-			return &Refusal{index.Unsupported, "a signed deletion is not in this version: send no body"}
+		if len(body) == 0 {
+			m.Name = index.NameRecord{Seq: j.Seq, Deleted: true}
+			return d.believe(m)
 		}
-		m.Name.Seq = j.Seq
-		return nil
 	case index.DeleteProvider:
 		m.ProviderID = j.Text
 		return checkProviderID(m.ProviderID)
@@ -59,8 +60,8 @@ func (d *decoder) decode(j *index.Job) error {
 		return err
 	}
 	switch j.Op {
-	case index.PutName:
-		return d.name(m, body)
+	case index.PutName, index.DeleteName:
+		return d.name(m, body, j.Seq)
 	case index.PutProviders:
 		return d.providers(m, body)
 	case index.Pin, index.Unpin:
@@ -96,7 +97,12 @@ func (d *decoder) manifest(m *index.Mutation, body []byte) error {
 	return nil
 }
 
-func (d *decoder) name(m *index.Mutation, body []byte) error {
+// aheadMax is how many seconds a publisher's clock may be ahead of ours.
+const aheadMax = 600
+
+// name reads what is put under a name, or the word that it is deleted. seq is what the query said, 0 for
+// nothing.
+func (d *decoder) name(m *index.Mutation, body []byte, seq uint64) error {
 	var in struct {
 		CID       *index.CID `json:"manifest_cid"`
 		Seq       *uint64    `json:"seq"`
@@ -108,20 +114,65 @@ func (d *decoder) name(m *index.Mutation, body []byte) error {
 	if err := strict(body, &in); err != nil {
 		return err
 	}
+	gone := m.Op == index.DeleteName
+	if in.CID == nil && gone {
+		in.CID = new(index.CID)
+	}
 	switch {
-	case in.PubKey != "" || in.Sig != "":
-		return &Refusal{index.Unsupported, "signed names are not in this version: leave out pubkey and sig"}
 	case in.CID == nil:
 		return invalid("manifest_cid is missing: b3: and 64 lowercase hex digits")
+	case (*in.CID == index.CID{}) != gone:
+		return invalid("a manifest_cid of zeros means deleted: it is for DELETE, and no other is")
 	case in.Seq == nil || *in.Seq < 1 || *in.Seq > index.SeqMax:
 		return invalid("seq has to be 1 to 9007199254740991, one more than the present one")
+	case seq != 0 && seq != *in.Seq:
+		return invalid("seq in the query is not the one in the body")
 	case in.IssuedAt < 0 || in.ExpiresAt < 0:
 		return invalid("issued_at and expires_at are unix seconds, not negative")
 	case in.ExpiresAt != 0 && in.ExpiresAt <= d.now:
 		return invalid("expires_at is in the past")
+	case in.IssuedAt > d.now+aheadMax:
+		return invalid("issued_at is more than ten minutes ahead of this server's clock")
 	}
-	m.Name = index.NameRecord{CID: *in.CID, Seq: *in.Seq, IssuedAt: in.IssuedAt, ExpiresAt: in.ExpiresAt}
+	m.Name = index.NameRecord{
+		CID: *in.CID, Seq: *in.Seq, IssuedAt: in.IssuedAt, ExpiresAt: in.ExpiresAt, Deleted: gone,
+	}
+	var err1, err2 error
+	m.Name.PubKey, err1 = unbase64(in.PubKey, index.PubKeySize)
+	m.Name.Sig, err2 = unbase64(in.Sig, index.SigSize)
+	if (in.PubKey == "") != (in.Sig == "") || err1 != nil || err2 != nil {
+		return invalid("pubkey and sig go together: 32 and 64 bytes in base64url without padding")
+	}
+	return d.believe(m)
+}
+
+// believe refuses a name that somebody else would have had to sign, or that
+// carries a false signature.
+func (d *decoder) believe(m *index.Mutation) error {
+	if d.verify == nil {
+		if m.Name.Signed() {
+			return &Refusal{index.Unsupported, "this server cannot judge signatures: leave out pubkey and sig"}
+		}
+		return nil
+	}
+	if err := d.verify(&m.Key, &m.Name); err != nil {
+		return &Refusal{index.Forbidden, err.Error()} // constant, by the rule on error messages
+	}
 	return nil
+}
+
+var errBase64 = errors.New("not base64url without padding, or not as long as it has to be")
+
+// unbase64 reads size bytes, or none from an empty text.
+func unbase64(text string, size int) ([]byte, error) {
+	if text == "" {
+		return nil, nil
+	}
+	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	if err != nil || len(b) != size {
+		return nil, errBase64
+	}
+	return b, nil
 }
 
 func (d *decoder) providers(m *index.Mutation, body []byte) error {

@@ -1,6 +1,7 @@
 package stages
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strings"
@@ -166,9 +167,17 @@ func TestDecodeName(t *testing.T) {
 		{"it expires before the epoch", `{` + cid + `,"seq":1,"expires_at":-1}`, index.Invalid, "negative"},
 		{"it was issued before the epoch", `{` + cid + `,"seq":1,"issued_at":-1}`, index.Invalid, "negative"},
 
-		{"a key", `{` + cid + `,"seq":1,"pubkey":"AAAA"}`, index.Unsupported, "signed"},
-		{"a signature", `{` + cid + `,"seq":1,"sig":"AAAA"}`, index.Unsupported, "signed"},
-		{"both", `{` + cid + `,"seq":1,"pubkey":"AAAA","sig":"AAAA"}`, index.Unsupported, "signed"},
+		{"it was issued just ahead of our clock", `{` + cid + `,"seq":1,"issued_at":1790000600}`, index.OK, ""},
+		{"it was issued far ahead of it", `{` + cid + `,"seq":1,"issued_at":1790000601}`, index.Invalid, "ahead"},
+		{"zeros are for deletions", `{"manifest_cid":"` + index.CID{}.String() + `","seq":1}`, index.Invalid, "zeros"},
+
+		{"a key alone", `{` + cid + `,"seq":1,"pubkey":"` + pubText + `"}`, index.Invalid, "go together"},
+		{"a signature alone", `{` + cid + `,"seq":1,"sig":"` + sigText + `"}`, index.Invalid, "go together"},
+		{"a key cut short", `{` + cid + `,"seq":1,"pubkey":"` + pubText[:42] + `","sig":"` + sigText + `"}`, index.Invalid, "32 and 64"},
+		{"a signature that goes on", `{` + cid + `,"seq":1,"pubkey":"` + pubText + `","sig":"` + sigText + `AA"}`, index.Invalid, "32 and 64"},
+		{"with padding", `{` + cid + `,"seq":1,"pubkey":"` + pubText + `=","sig":"` + sigText + `"}`, index.Invalid, "without padding"},
+		{"bits behind the last byte", `{` + cid + `,"seq":1,"pubkey":"` + pubText[:42] + `B","sig":"` + sigText + `"}`, index.Invalid, "without padding"},
+		{"nobody here to judge it", `{` + cid + `,"seq":1,"pubkey":"` + pubText + `","sig":"` + sigText + `"}`, index.Unsupported, "cannot judge"},
 
 		{"a field too many", `{` + cid + `,"seq":1,"name":"name:a"}`, index.Invalid, "does not know"},
 		{"a field twice", `{` + cid + `,"seq":1,"seq":1}`, index.Invalid, "twice"},
@@ -392,8 +401,27 @@ func TestDecodeDeletions(t *testing.T) {
 	if err := anyBody.decode(j); err != nil || j.Write.Key != name || j.Write.Name.Seq != 7 || j.Write.Op != index.DeleteName {
 		t.Errorf("a deletion: %+v, %v", j.Write, err)
 	}
-	j = &index.Job{Op: index.DeleteName, Key: name, Body: []byte("{}"), IsJSON: true}
-	checkRefusal(t, "a deletion with a body is a signed one", anyBody.decode(j), index.Unsupported, "no body")
+	for _, tt := range []struct {
+		why, body string
+		query     uint64
+		want      index.Kind
+		reason    string
+	}{
+		{"a body says which sequence", `{}`, 0, index.Invalid, "seq"},
+		{"and it is enough", `{"seq":7}`, 0, index.OK, ""},
+		{"zeros say the same", `{"manifest_cid":"` + index.CID{}.String() + `","seq":7}`, 7, index.OK, ""},
+		{"a manifest is no deletion", `{"manifest_cid":"` + aCID + `","seq":7}`, 0, index.Invalid, "zeros"},
+		{"the query says another", `{"seq":7}`, 8, index.Invalid, "in the query"},
+		{"it has expired", `{"seq":7,"expires_at":1}`, 0, index.Invalid, "past"},
+	} {
+		j := &index.Job{Op: index.DeleteName, Key: name, Body: []byte(tt.body), IsJSON: true, Seq: tt.query}
+		err := anyBody.decode(j)
+		if tt.want != index.OK {
+			checkRefusal(t, tt.why, err, tt.want, tt.reason)
+		} else if err != nil || !j.Write.Name.Deleted || j.Write.Name.Seq != 7 {
+			t.Errorf("%s: %+v, %v", tt.why, j.Write, err)
+		}
+	}
 
 	for _, tt := range []struct {
 		why, id string
@@ -412,6 +440,47 @@ func TestDecodeDeletions(t *testing.T) {
 		}
 	}
 }
+
+// signedBy says that only names it was told of are to be believed.
+func signedBy(pub []byte) func(*index.Key, *index.NameRecord) error {
+	return func(_ *index.Key, r *index.NameRecord) error {
+		if !bytes.Equal(r.PubKey, pub) {
+			return errors.New("not he")
+		}
+		return nil
+	}
+}
+
+func TestNamesAreHeldToTheirSignature(t *testing.T) {
+	d := anyBody
+	d.verify = signedBy(make([]byte, 32))
+	signed := `,"pubkey":"` + pubText + `","sig":"` + sigText + `"}`
+	for _, tt := range []struct {
+		why  string
+		op   index.Op
+		body string
+		want index.Kind
+	}{
+		{"put by him who may", index.PutName, `{"manifest_cid":"` + aCID + `","seq":1` + signed, index.OK},
+		{"put by nobody", index.PutName, `{"manifest_cid":"` + aCID + `","seq":1}`, index.Forbidden},
+		{"put by another", index.PutName, `{"manifest_cid":"` + aCID + `","seq":1` + strings.Replace(signed, "AAAA", "BBBB", 1), index.Forbidden},
+		{"deleted by him who may", index.DeleteName, `{"seq":1` + signed, index.OK},
+		{"deleted by nobody", index.DeleteName, `{"seq":1}`, index.Forbidden},
+		{"deleted without a word", index.DeleteName, ``, index.Forbidden},
+	} {
+		m, err := decodeAs(&d, tt.op, tt.body)
+		if tt.want != index.OK {
+			checkRefusal(t, tt.why, err, tt.want, "not he")
+		} else if err != nil || len(m.Name.PubKey) != 32 || len(m.Name.Sig) != 64 {
+			t.Errorf("%s: %+v, %v", tt.why, m, err)
+		}
+	}
+}
+
+var (
+	pubText = strings.Repeat("A", 43)
+	sigText = strings.Repeat("A", 86)
+)
 
 func TestJSONHasToSaySo(t *testing.T) {
 	for _, op := range []index.Op{index.PutName, index.PutProviders, index.Pin, index.Unpin} {
@@ -466,9 +535,12 @@ func FuzzDecode(f *testing.F) {
 			`{"keys":["name:a"],"priority":"low"}`, `{"a":{"a":[1,"x",null,true]}}`,
 		} {
 			f.Add(uint8(i), false, []byte(body))
+			f.Add(uint8(i), false, []byte(`{"seq":1,"pubkey":"`+pubText+`","sig":"`+sigText+`"}`))
 		}
 		f.Add(uint8(i), true, gzipped(f, `{"cid":"`+aCID+`"}`))
 	}
+	judging := anyBody
+	judging.verify = func(*index.Key, *index.NameRecord) error { return nil }
 	f.Fuzz(func(t *testing.T, op uint8, gz bool, body []byte) {
 		j := &index.Job{
 			Ask: index.AskWrite, Op: ops[int(op)%len(ops)], Key: cidKey(t), Gzip: gz, IsJSON: true, Body: body, Text: string(body),
@@ -477,7 +549,7 @@ func FuzzDecode(f *testing.F) {
 		if j.Op == index.Reindex {
 			err = NewTasks(nil, nil).decode(&anyBody, j)
 		} else {
-			err = anyBody.decode(j)
+			err = judging.decode(j)
 		}
 		if err != nil {
 			r, ok := errors.AsType[*Refusal](err)
@@ -489,6 +561,9 @@ func FuzzDecode(f *testing.F) {
 		m := j.Write
 		if m == nil || m.Op != j.Op {
 			t.Fatalf("%q is understood as %+v", body, m)
+		}
+		if n := &m.Name; n.Signed() && (len(n.PubKey) != index.PubKeySize || len(n.Sig) != index.SigSize) {
+			t.Fatalf("%q is understood as %+v", body, n)
 		}
 		if n := &m.Name; m.Op == index.PutName && (n.Seq < 1 || n.Seq > index.SeqMax || !n.Live(testNow)) {
 			t.Fatalf("%q is understood as %+v", body, n)

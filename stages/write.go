@@ -1,6 +1,7 @@
 package stages
 
 import (
+	"encoding/base64"
 	"log/slog"
 	"time"
 
@@ -16,6 +17,7 @@ type Scribe struct {
 	Cache   index.Cache
 	Tasks   *Tasks
 	Limit   BodyLimit
+	Verify  func(*index.Key, *index.NameRecord) error // whether a name may be believed; nil: signatures are not judged
 	Counts  *index.LookupCounts
 	Changed func(kind string, k *index.Key) // told of every durable change; must not wait
 	Log     *slog.Logger
@@ -33,7 +35,7 @@ func (s *Scribe) Do(j *index.Job) error {
 		j.Answer.Doc = doc
 		return nil
 	}
-	d := decoder{limit: s.Limit, now: time.Now().Unix()}
+	d := decoder{limit: s.Limit, now: time.Now().Unix(), verify: s.Verify}
 	var err error
 	if j.Op == index.Reindex {
 		err = s.Tasks.decode(&d, j)
@@ -139,8 +141,9 @@ func (s *Scribe) document(j *index.Job) {
 		a.Location = "/manifests/" + m.Key.String()
 		a.Doc = manifestDoc{m.Key.String(), len(m.Manifest), false}
 	case index.PutName, index.DeleteName:
+		r, text := &m.Record, base64.RawURLEncoding.EncodeToString
 		a.Doc = nameDoc{
-			m.Key.String(), m.Record.CID.String(), m.Record.Seq, m.Record.IssuedAt, m.Record.ExpiresAt, m.Record.Deleted,
+			m.Key.String(), r.CID.String(), r.Seq, r.IssuedAt, r.ExpiresAt, r.Deleted, text(r.PubKey), text(r.Sig),
 		}
 	case index.PutProviders:
 		a.Doc = storedDoc{m.Stored}
@@ -165,6 +168,8 @@ type (
 		IssuedAt    int64  `json:"issued_at,omitempty"`
 		ExpiresAt   int64  `json:"expires_at,omitempty"`
 		Deleted     bool   `json:"deleted,omitempty"`
+		PubKey      string `json:"pubkey,omitempty"`
+		Sig         string `json:"sig,omitempty"`
 	}
 	storedDoc struct {
 		Stored int `json:"stored"`

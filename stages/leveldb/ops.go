@@ -133,18 +133,25 @@ func (t *txn) deleteName(m *index.Mutation) error {
 	if err != nil {
 		return err
 	}
-	seq := m.Name.Seq
-	if seq == 0 {
-		seq = was.Seq + 1
+	r := m.Name
+	r.Deleted, r.CID = true, index.CID{}
+	if !r.Signed() {
+		r.IssuedAt = t.now
+	}
+	if r.Seq == 0 {
+		r.Seq = was.Seq + 1
 	}
 	switch {
-	case seq > index.SeqMax:
+	case r.Seq > index.SeqMax:
 		return errSeqRange
-	case seq <= was.Seq:
+	case r.Signed() && r.Seq == was.Seq && sameName(&r, &was):
+		m.Record = was
+		return nil
+	case r.Seq <= was.Seq:
 		m.Current = was.Seq
 		return index.Conflict
 	}
-	t.setName(key, &was, m, index.NameRecord{Seq: seq, IssuedAt: t.now, Deleted: true})
+	t.setName(key, &was, m, r)
 	return nil
 }
 
