@@ -67,7 +67,7 @@ func readIdentity(path string) (ed25519.PrivateKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, err := parseIdentity(text)
+	key, err := parseKey(text, identityNote, PeerID)
 	if err != nil {
 		return nil, fmt.Errorf("%s is damaged (%w): restore it from a backup, or move it away "+
 			"to start as a new node, under which the old provider rows are not renewed", path, err)
@@ -75,9 +75,10 @@ func readIdentity(path string) (ed25519.PrivateKey, error) {
 	return key, nil
 }
 
-// parseIdentity reads a PKCS#8 PEM Ed25519 key, with or without our line
-// before it, so that a key made by openssl is as good.
-func parseIdentity(text []byte) (ed25519.PrivateKey, error) {
+// parseKey reads a PKCS#8 PEM Ed25519 key, with or without our line before it,
+// so that a key made by openssl is as good. The line is note and what name
+// makes of the public key.
+func parseKey(text []byte, note string, name func(ed25519.PublicKey) string) (ed25519.PrivateKey, error) {
 	block, rest := pem.Decode(text)
 	if block == nil || block.Type != identityType || len(bytes.TrimSpace(rest)) > 0 {
 		return nil, errors.New("not one PKCS#8 PEM block")
@@ -90,9 +91,9 @@ func parseIdentity(text []byte) (ed25519.PrivateKey, error) {
 	if !ok {
 		return nil, errors.New("not an Ed25519 key")
 	}
-	note, noted := bytes.CutPrefix(text, []byte(identityNote))
-	note, _, _ = bytes.Cut(note, []byte("\n"))
-	if noted && string(bytes.TrimSpace(note)) != PeerID(key.Public().(ed25519.PublicKey)) {
+	said, noted := bytes.CutPrefix(text, []byte(note))
+	said, _, _ = bytes.Cut(said, []byte("\n"))
+	if noted && string(bytes.TrimSpace(said)) != name(key.Public().(ed25519.PublicKey)) {
 		return nil, errors.New("its first line names another key than it holds")
 	}
 	return key, nil

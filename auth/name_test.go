@@ -9,7 +9,9 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -347,4 +349,40 @@ func FuzzParsePublicKey(f *testing.F) {
 			t.Errorf("%q is read as %x, which is written as something else (%v)", text, key, err)
 		}
 	})
+}
+
+func TestPublisherKeysAreMadeOnceAndReadBack(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "publisher.key")
+	pub, err := NewPublisherKey(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := mode(t, path); m != secretMode {
+		t.Errorf("mode %04o, want %04o", m, secretMode)
+	}
+	key, err := PublisherKey(path)
+	if err != nil || !public(key).Equal(pub) {
+		t.Errorf("read back: %v", err)
+	}
+	if _, err := NewPublisherKey(path); !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), "another file") {
+		t.Errorf("a second key in its place: %v", err)
+	}
+	again, err := PublisherKey(path)
+	if err != nil || !again.Equal(key) {
+		t.Errorf("the first key is gone: %v", err)
+	}
+	text, _ := os.ReadFile(path)
+	spoilt := bytes.Replace(text, []byte(FormatPublicKey(pub)), []byte(FormatPublicKey(public(keyA))), 1)
+	if err := os.WriteFile(path, spoilt, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := PublisherKey(path); err == nil || !strings.Contains(err.Error(), "another key") {
+		t.Errorf("a key under another's line: %v", err)
+	}
+	if err := os.Chmod(path, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := PublisherKey(path); err == nil || !strings.Contains(err.Error(), "chmod 600") {
+		t.Errorf("a key that others can read: %v", err)
+	}
 }

@@ -103,6 +103,9 @@ func place(tmp, path string) error {
 	if err == nil || errors.Is(err, fs.ErrExist) {
 		return err
 	}
+	if _, err := os.Lstat(path); err == nil {
+		return fs.ErrExist
+	}
 	return os.Rename(tmp, path)
 }
 

@@ -35,6 +35,7 @@ type Config struct {
 	DB     DB     `toml:"db"`
 	Rank   Rank   `toml:"rank"`
 	Watch  Watch  `toml:"watch"`
+	Trust  Trust  `toml:"trust"`
 	Log    Log    `toml:"log"`
 
 	Amnesia Amnesia `toml:"amnesia"`
@@ -128,12 +129,21 @@ type DB struct {
 	Sync    bool   `toml:"sync"`
 	Path    string `toml:"path"` // DBPath is where it is
 	MinFree Bytes  `toml:"min_free"`
+
+	RefreshAfter Duration `toml:"refresh_after"`
 }
 
-// Rank orders providers.
+// Rank orders providers, and leaves some out.
 type Rank struct {
 	RegionBias        float64  `toml:"region_bias"`
 	FreshnessHalfLife Duration `toml:"freshness_half_life"`
+	AllowedRegions    List     `toml:"allowed_regions"`
+	Deny              List     `toml:"deny"`
+}
+
+// Trust is whose word counts for a name.
+type Trust struct {
+	Publishers Publishers `toml:"publishers"`
 }
 
 // Watch is when something counts as standing still, and what that leaves on
@@ -187,7 +197,7 @@ func Defaults() Config {
 			NegTTL:   Duration(5 * time.Second),
 			StaleFor: Duration(10 * time.Minute),
 		},
-		DB:   DB{Sync: true, MinFree: 64 << 20},
+		DB:   DB{Sync: true, MinFree: 64 << 20, RefreshAfter: Duration(60 * time.Second)},
 		Rank: Rank{RegionBias: 0.5, FreshnessHalfLife: Duration(time.Hour)},
 		Watch: Watch{
 			Stall:  Duration(3 * time.Second),

@@ -120,6 +120,7 @@ func TestLaterLayersWin(t *testing.T) {
 func TestEveryLayerReachesEveryKey(t *testing.T) {
 	sample := map[string]string{
 		"string": "x", "bool": "true", "integer": "7", "number": "0.25", "duration": "7ms", "bytes": "7KiB", "count": "7",
+		"list": "a,b", "table": "name:a=K,L;name:b=M",
 	}
 	for _, k := range Keys() {
 		v := sample[k.Type]
@@ -129,6 +130,12 @@ func TestEveryLayerReachesEveryKey(t *testing.T) {
 		quoted := v
 		if k.Type == "string" || k.Type == "duration" || k.Type == "bytes" {
 			quoted = `"` + v + `"`
+		}
+		switch k.Type {
+		case "list":
+			quoted = `["a", "b"]`
+		case "table":
+			quoted = `{"name:a" = ["K", "L"], "name:b" = ["M"]}`
 		}
 		byFile, err1 := Load(Input{File: file(t, k.Name+" = "+quoted)})
 		byEnv, err2 := Load(Input{Env: []string{k.Env + "=" + v}})
@@ -149,7 +156,7 @@ func TestEveryLayerReachesEveryKey(t *testing.T) {
 
 func TestPrintIsReadBack(t *testing.T) {
 	want, err := Load(Input{Set: []string{
-		"limits.max_conns=99", "cache.bytes=1000001", "cache.ttl=1h30m", "cache.neg_ttl=1.5s", "uds.path=/run/x y/\"s\"", "rank.region_bias=0.125",
+		"rank.deny=a,region:x", "trust.publishers=name:a.b=K,L;name:c=M", "limits.max_conns=99", "cache.bytes=1000001", "cache.ttl=1h30m", "cache.neg_ttl=1.5s", "uds.path=/run/x y/\"s\"", "rank.region_bias=0.125",
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -217,6 +224,13 @@ func TestLoadRefuses(t *testing.T) {
 		{"yes is not true", Input{Set: []string{"insecure_bind=yes"}}, []string{"true or false"}},
 		{"not a number", Input{Set: []string{"rank.region_bias=NaN"}}, []string{"a number"}},
 		{"a list", Input{File: file(t, "listen = [\"a\"]\n")}, []string{"expected a string"}},
+		{"a text for a list", Input{File: file(t, "rank.deny = \"a\"\n")}, []string{"expected a list"}},
+		{"a list of numbers", Input{File: file(t, "rank.deny = [1]\n")}, []string{"expected a list"}},
+		{"trust in a text", Input{File: file(t, "[trust.publishers]\n\"name:a\" = \"K\"\n")}, []string{"svc-index.toml:1:", "a table of lists"}},
+		{"trust in a table of tables", Input{File: file(t, "[trust.publishers.\"name:a\"]\nx = 1\n")}, []string{"a table of lists"}},
+		{"trust without a key", Input{Set: []string{"trust.publishers=name:a"}}, []string{"a table of lists", "name:a=KEY"}},
+		{"a prefix twice", Input{Set: []string{"trust.publishers=name:a=K;name:a=L"}}, []string{"a table of lists"}},
+		{"a key beside the table", Input{Set: []string{"trust.publisher=name:a=K"}}, []string{`"trust.publishers"`}},
 		{"a number of connections in words", Input{Set: []string{"limits.max_conns=all"}}, []string{`"auto" or a whole number`}},
 	} {
 		_, err := Load(tt.in)

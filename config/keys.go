@@ -10,7 +10,7 @@ import (
 type KeyDoc struct {
 	Name    string // limits.inflight
 	Env     string // SVC_INDEX_LIMITS_INFLIGHT
-	Type    string // string, bool, integer, number, duration, bytes, count
+	Type    string // string, bool, integer, number, duration, bytes, count, list, table
 	Unit    string // what a bare number counts; "" where the value carries its unit
 	Default string
 	Live    bool // a reload changes it under way
@@ -86,9 +86,14 @@ func (c *Config) keys() []key {
 			{"db.sync", &c.DB.Sync, "", "wait for the disk before a write is acknowledged; false loses acknowledged writes in a power cut"},
 			{"db.path", &c.DB.Path, "", "directory of the database; empty: db in data_dir"},
 			{"db.min_free", &c.DB.MinFree, "", "free space on the disk below which writes are refused with 507"},
+			{"db.refresh_after", &c.DB.RefreshAfter, "", "how long a row that came from the DHT, and a name under a trusted prefix, is an answer before the DHT is asked again"},
 
 			{"rank.region_bias", &c.Rank.RegionBias, "0..1", "weight of a provider's region in its score; the rest is freshness"},
 			{"rank.freshness_half_life", &c.Rank.FreshnessHalfLife, "", "age at which a provider's freshness counts half"},
+			{"rank.allowed_regions", &c.Rank.AllowedRegions, "", "only providers of these regions are given out; \"\" in the list stands for those that name none; empty: all"},
+			{"rank.deny", &c.Rank.Deny, "", "providers that are never given out: an id, or region: and a region"},
+
+			{"trust.publishers", &c.Trust.Publishers, "", "for each name prefix the public keys, in base64url or hex, at most 4, one of which has to sign a name under it; the longest prefix counts"},
 
 			{"watch.stall", &c.Watch.Stall, "", "time in which a stage with work gets none done, a step or an event loop does not end, a job waits: a stall; 0: not looked for"},
 			{"watch.sched", &c.Watch.Sched, "", "p99 of how long goroutines wait for a processor that is a stall; 0: not looked for"},
@@ -142,9 +147,9 @@ func isLive(name string) bool {
 // later are keys and tables of the product that this version does not have
 // yet. They are told apart from misspelt ones: the advice is another.
 var later = []string{
-	"dht", "trust", "facets", "compression", "tls", "proxy", "tracing",
+	"dht", "facets", "compression", "tls", "proxy", "tracing",
 	"uds.allow_uids", "cache.refresh_ahead", "cache.warmup_keys",
-	"db.engine", "db.refresh_after", "rank.allowed_regions", "rank.deny",
+	"db.engine",
 }
 
 // comesLater reports whether name, whose parts are joined by sep, is one of

@@ -127,7 +127,7 @@ func flatten(out []setting, path string, tree map[string]any, origin string) []s
 		}
 		full := strings.TrimPrefix(path+"."+name, ".")
 		sub, isTable := v.(map[string]any)
-		if isTable && len(sub) > 0 {
+		if isTable && len(sub) > 0 && !slices.Contains(whole, full) {
 			out = flatten(out, full, sub, origin)
 			continue
 		}
@@ -227,6 +227,10 @@ func assign(at, v any) bool {
 		return assignInt(p, v)
 	case *float64:
 		return assignFloat(p, v)
+	case *List:
+		return assignList(p, v)
+	case *Publishers:
+		return assignPublishers(p, v)
 	case encoding.TextUnmarshaler:
 		return assignText(p, v)
 	}
@@ -340,6 +344,8 @@ func expected(k key) string {
 		"duration": `a duration with its unit, like "180ms", "2s" or "10m", of at most a year`,
 		"bytes":    `a size like "64MiB", or a whole number of bytes`,
 		"count":    `"auto" or a whole number`,
+		"list":     `a list of texts like ["a", "b"], or "a,b" in the environment and in flags`,
+		"table":    `a table of lists like {"name:a" = ["KEY"]}, or "name:a=KEY,KEY;name:b=KEY" in the environment and in flags`,
 	}[typeName(k.at)]
 	if k.unit != "" {
 		s += " (" + k.unit + ")"
@@ -361,6 +367,10 @@ func typeName(at any) string {
 		return "bytes"
 	case *Conns:
 		return "count"
+	case *List:
+		return "list"
+	case *Publishers:
+		return "table"
 	}
 	return "string"
 }

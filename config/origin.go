@@ -32,6 +32,9 @@ func (c Config) PrintOrigins(w io.Writer, from Origins) error {
 		if err != nil {
 			return fmt.Errorf("printing %s: %w", k.name, err)
 		}
+		if p, isTable := k.at.(*Publishers); isTable {
+			value = []byte("v = " + p.String())
+		}
 		line := k.name + strings.TrimSuffix(strings.TrimPrefix(string(value), "v"), "\n")
 		fmt.Fprintf(&b, "%-48s # %s\n", line, from.Of(k.name))
 	}

@@ -243,7 +243,7 @@ func BenchmarkResolveCBOR(b *testing.B) {
 // five is a job and the five providers it is answered with.
 func five(b *testing.B) (*Job, []Ranked) {
 	j := &Job{Key: CIDKey(mustCID(b, "b3:"+hex64)), Query: ProviderQuery{Limit: DefaultLimit}}
-	return j, Rank{.3, 3600}.Order(nil, providerSet(5), &j.Query, rankNow)
+	return j, Rank{Bias: .3, HalfLife: 3600}.Order(nil, providerSet(5), &j.Query, rankNow)
 }
 
 func BenchmarkProvidersJSON(b *testing.B) {

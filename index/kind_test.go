@@ -8,7 +8,7 @@ import (
 
 // kinds are all there are.
 var kinds = []Kind{
-	OK, Missing, Invalid, Unsupported, TooLarge, BadType, Conflict, Busy, Late, Down, Full, Broken,
+	OK, Missing, Invalid, Unsupported, TooLarge, BadType, Forbidden, Conflict, Busy, Late, Down, Full, Broken,
 }
 
 func TestEveryKindHasANameOfItsOwn(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -59,7 +60,7 @@ func TestOrderAdmits(t *testing.T) {
 		{"seen in the future is fresh", rankNow + 60, rankNow + 100, 1, true},
 	} {
 		set := []Provider{{ID: "p", LastSeen: tt.lastSeen, Expires: tt.expires}}
-		got := Rank{.3, 3600}.Order(nil, set, &ProviderQuery{Limit: 5, MinFreshness: tt.fresh}, rankNow)
+		got := Rank{Bias: .3, HalfLife: 3600}.Order(nil, set, &ProviderQuery{Limit: 5, MinFreshness: tt.fresh}, rankNow)
 		if (len(got) == 1) != tt.want {
 			t.Errorf("%s: admitted %v, want %v", tt.why, len(got) == 1, tt.want)
 		}
@@ -79,7 +80,7 @@ func TestOrderIsBestFirstAndTiesGoByID(t *testing.T) {
 		rand.Shuffle(len(set), func(i, k int) { set[i], set[k] = set[k], set[i] })
 		before := slices.Clone(set)
 		var ids []string
-		for _, v := range (Rank{.9, 3600}).Order(nil, set, &ProviderQuery{Region: "eu", Limit: 1}, rankNow) {
+		for _, v := range (Rank{Bias: .9, HalfLife: 3600}).Order(nil, set, &ProviderQuery{Region: "eu", Limit: 1}, rankNow) {
 			ids = append(ids, v.ID)
 		}
 		if !slices.Equal(ids, want) {
@@ -91,9 +92,36 @@ func TestOrderIsBestFirstAndTiesGoByID(t *testing.T) {
 	}
 }
 
+func TestWhoIsLeftOut(t *testing.T) {
+	all := []Provider{{ID: "a", Region: "eu-1"}, {ID: "b", Region: "us-1"}, {ID: "c"}}
+	for _, tt := range []struct {
+		why           string
+		allowed, deny []string
+		want          string
+	}{
+		{"nobody chose anything", nil, nil, "a b c"},
+		{"a list of regions admits what it lists", []string{"eu-1"}, nil, "a"},
+		{"an empty text stands for those that name none", []string{"eu-1", ""}, nil, "a c"},
+		{"a region is a whole word", []string{"eu"}, nil, ""},
+		{"an id", nil, []string{"b"}, "a c"},
+		{"a region", nil, []string{"region:us-1"}, "a c"},
+		{"those that name none", nil, []string{"region:"}, "a b"},
+		{"denied is denied, also where allowed", []string{"eu-1", "us-1"}, []string{"a"}, "b"},
+		{"an id that looks like a region is none", nil, []string{"us-1"}, "a b c"},
+	} {
+		ids := []string{}
+		for _, v := range NewRank(.5, 3600, tt.allowed, tt.deny).Order(nil, all, &ProviderQuery{Limit: 5}, rankNow) {
+			ids = append(ids, v.ID)
+		}
+		if got := strings.Join(ids, " "); got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.why, got, tt.want)
+		}
+	}
+}
+
 func TestOrderAppends(t *testing.T) {
 	first := Ranked{Provider: &Provider{ID: "was here before"}, Score: 0}
-	got := Rank{.3, 3600}.Order([]Ranked{first}, []Provider{{ID: "p", LastSeen: rankNow}}, &ProviderQuery{Limit: 5}, rankNow)
+	got := Rank{Bias: .3, HalfLife: 3600}.Order([]Ranked{first}, []Provider{{ID: "p", LastSeen: rankNow}}, &ProviderQuery{Limit: 5}, rankNow)
 	if len(got) != 2 || got[0].ID != "was here before" || got[1].ID != "p" {
 		t.Errorf("appending to what was there gave %+v", got)
 	}
@@ -102,7 +130,7 @@ func TestOrderAppends(t *testing.T) {
 func TestOrderIntoRoomDoesNotAllocate(t *testing.T) {
 	set, buf := providerSet(64), make([]Ranked, 0, 64)
 	q := &ProviderQuery{Region: "eu-1", Limit: 5}
-	if n := testing.AllocsPerRun(100, func() { Rank{.3, 3600}.Order(buf, set, q, rankNow) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { Rank{Bias: .3, HalfLife: 3600}.Order(buf, set, q, rankNow) }); n != 0 {
 		t.Errorf("Order allocates %v times, want 0", n)
 	}
 }
@@ -122,6 +150,6 @@ func BenchmarkOrder(b *testing.B) {
 	set, buf := providerSet(64), make([]Ranked, 0, 64)
 	q := &ProviderQuery{Region: "eu-1", Limit: 5}
 	for b.Loop() {
-		Rank{.3, 3600}.Order(buf, set, q, rankNow)
+		Rank{Bias: .3, HalfLife: 3600}.Order(buf, set, q, rankNow)
 	}
 }

@@ -104,8 +104,7 @@ var (
 	errMinFreshness = wrong("min_freshness is a number of seconds from 0 to 2147483648")
 	errSeq          = wrong("seq is a number from 1 to 9007199254740991")
 
-	errSelfCertifying = &refusal{status: 501, code: "not_implemented", message: "self-certifying names are not served yet; use a plain name", reject: index.RejectBadRequest}
-	errFacets         = &refusal{status: 501, code: "not_implemented", message: "facets are off on this server", reject: index.RejectBadRequest}
+	errFacets = &refusal{status: 501, code: "not_implemented", message: "facets are off on this server", reject: index.RejectBadRequest}
 
 	errAllowRead      = notAllowed("GET, HEAD")
 	errAllowPut       = notAllowed("PUT")

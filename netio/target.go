@@ -152,9 +152,6 @@ func (r *request) resolve(m index.Method, key, query []byte) *refusal {
 	if err := r.readKey(key); err != nil {
 		return err
 	}
-	if r.key.IsSelfCertifying() {
-		return errSelfCertifying
-	}
 	return r.params(query, paramFresh)
 }
 
@@ -189,9 +186,6 @@ func (r *request) name(m index.Method, name, query []byte) *refusal {
 	}
 	if !r.key.IsName() {
 		return errNotName
-	}
-	if r.key.IsSelfCertifying() {
-		return errSelfCertifying
 	}
 	return r.params(query, known)
 }

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
 
+	"svcindex/auth"
 	"svcindex/config"
 )
 
@@ -37,7 +39,8 @@ func (s *settings) load() (config.Config, error) {
 func (s *settings) read() (config.Config, config.Origins, error) {
 	cfg, from, err := config.LoadOrigins(s.input())
 	if err == nil {
-		err = config.Explain(cfg.Check(), from)
+		_, bad := auth.NewTrust(cfg.Trust.Publishers)
+		err = config.Explain(errors.Join(cfg.Check(), bad), from)
 	}
 	if err != nil {
 		return cfg, from, exitError{exitUsage, err}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"svcindex/auth"
 	"svcindex/index"
 	client "svcindex/sdk/go"
 )
@@ -24,6 +26,7 @@ const (
 	publishConns   = 32               // requests in flight; the server commits them in groups
 	publishRetries = 8                // of a request that is refused for now
 	publishMaxWait = 30 * time.Second // between two of them
+	nameTTL        = 30 * 24 * 3600   // seconds that a signed name is good, unless told otherwise
 	nameTries      = 4                // of a name that others write too
 
 	failuresShown = 5
@@ -48,19 +51,24 @@ everything else is. Facets describe the arguments themselves, not what is in
 them. Names are turned last, so that what they point to is already there.
 
 Running it again is safe: what has not changed keeps its name, sequence and
-content id, and its provider rows are renewed.`
+content id, and its provider rows are renewed.
+
+With --key every name is signed, and a signature that is past half its time is
+made anew.`
 
 // publishOptions is what publish is told.
 type publishOptions struct {
 	remote
 	prefix, provider, region string
 	ttl                      seconds
+	keyFile                  string
+	nameTTL                  seconds
 	facets                   []string
 	conns, hashers           int
 }
 
 func publishCmd() *cobra.Command {
-	o := publishOptions{ttl: index.TTLDefault}
+	o := publishOptions{ttl: index.TTLDefault, nameTTL: nameTTL}
 	cmd := &cobra.Command{
 		Use:   "publish DIR|FILE... --prefix NAME",
 		Short: "Publish directories: names, manifests and who serves them",
@@ -85,6 +93,8 @@ func publishCmd() *cobra.Command {
 	f.StringVar(&o.provider, "provider", "", "`address` under which the content can be had, a multiaddr or http(s) URL (default the server's URL)")
 	f.StringVar(&o.region, "region", "", "`region` of that address")
 	f.Var(&o.ttl, "ttl", "how long the provider rows live, 1m to 48h")
+	f.StringVar(&o.keyFile, "key", "", "publisher's key `FILE`, from svc-index key new: sign every name")
+	f.Var(&o.nameTTL, "name-ttl", "with --key, how long a signature is good; 0: for ever. Past its half, publishing again renews it")
 	f.StringArrayVar(&o.facets, "facet", nil, "`key=value` tag for search; may be repeated")
 	f.IntVar(&o.conns, "conns", publishConns, "requests in flight")
 	f.IntVar(&o.hashers, "hashers", max(2, runtime.GOMAXPROCS(0)), "files hashed at once")
@@ -173,7 +183,9 @@ func parseFacets(texts []string) ([]facet, error) {
 type publisher struct {
 	remote   *remote
 	client   *client.Client
-	row      client.Provider // the row that each content id gets
+	row      client.Provider    // the row that each content id gets
+	key      ed25519.PrivateKey // signs names; nil: they are not signed
+	nameTTL  time.Duration
 	conns    int
 	ctx      context.Context
 	giveUp   context.CancelCauseFunc
@@ -185,6 +197,13 @@ type publisher struct {
 
 // newPublisher meets the server, so that a wrong address costs no hashing.
 func (o *publishOptions) newPublisher(ctx context.Context) (*publisher, error) {
+	var key ed25519.PrivateKey
+	if o.keyFile != "" {
+		var err error
+		if key, err = auth.PublisherKey(o.keyFile); err != nil {
+			return nil, err
+		}
+	}
 	c, err := o.writer(client.WithConns(o.conns), client.WithRetries(publishRetries, publishMaxWait))
 	if err != nil {
 		return nil, err
@@ -196,7 +215,7 @@ func (o *publishOptions) newPublisher(ctx context.Context) (*publisher, error) {
 	if v.NodeID == "" {
 		return nil, fmt.Errorf("%s does not say its node_id at /version: is it an svc-index server?", o.url())
 	}
-	p := &publisher{remote: &o.remote, client: c, conns: o.conns,
+	p := &publisher{remote: &o.remote, client: c, conns: o.conns, key: key, nameTTL: time.Duration(o.nameTTL) * time.Second,
 		row: client.Provider{ID: v.NodeID, Addr: o.provider, Region: o.region, TTL: int64(o.ttl)}}
 	p.ctx, p.giveUp = context.WithCancelCause(ctx)
 	p.tally.tooMany = func() {
@@ -333,17 +352,36 @@ func (p *publisher) turn(name string, cid index.CID) (*atomic.Int64, error) {
 		return &p.tally.created, p.put(name, cid, 1)
 	case err != nil:
 		return nil, err
-	case r.ManifestCID == cid:
+	case r.ManifestCID == cid && !p.dueAgain(r, time.Now()):
 		return &p.tally.unchanged, nil
+	case r.ManifestCID == cid:
+		return &p.tally.renewed, p.put(name, cid, r.Seq+1)
 	}
 	return &p.tally.changed, p.put(name, cid, r.Seq+1)
+}
+
+// dueAgain reports whether a name that points where it should has to be signed:
+// it never was, or half of the time its signature is good for is over.
+func (p *publisher) dueAgain(r *client.Resolved, now time.Time) bool {
+	if p.key == nil {
+		return false
+	}
+	return !r.Signed || r.ExpiresAt != 0 && time.Unix(r.ExpiresAt, 0).Sub(now) < p.nameTTL/2
 }
 
 // put writes a name with sequence seq, or one past what the server says stands
 // in its way: a tombstone is not resolved, but it has a sequence.
 func (p *publisher) put(name string, cid index.CID, seq uint64) (err error) {
 	for range nameTries {
-		err = p.client.PutName(p.ctx, name, client.NameRecord{ManifestCID: cid, Seq: seq})
+		r := client.NameRecord{ManifestCID: cid, Seq: seq}
+		if p.key != nil {
+			k, err := index.ParseKey(name)
+			if err != nil {
+				return err
+			}
+			r = signed(p.key, &k, index.NameRecord{CID: cid, Seq: seq}, p.nameTTL, time.Now())
+		}
+		err = p.client.PutName(p.ctx, name, r)
 		current, conflict := client.IsConflict(err)
 		if !conflict {
 			return err
@@ -412,6 +450,9 @@ func (p *publisher) summarize(w io.Writer, roots []*folder, took time.Duration) 
 	line("files", "%s, %s", commas(p.progress.hashed.Load()), bytesText(p.progress.bytes.Load()))
 	line("names", "%s new, %s changed, %s unchanged",
 		commas(t.created.Load()), commas(t.changed.Load()), commas(t.unchanged.Load()))
+	if n := t.renewed.Load(); n > 0 {
+		line("signatures", "%s renewed", commas(n))
+	}
 	line("manifests", "%s new", commas(t.manifests.Load()))
 	line("providers", "%s rows", commas(t.rows.Load()))
 	line("skipped", "%s symbolic links, %s special files", commas(p.scan.links), commas(p.scan.specials))
@@ -422,6 +463,7 @@ func (p *publisher) summarize(w io.Writer, roots []*folder, took time.Duration) 
 // A tally counts what was done and what was not.
 type tally struct {
 	created, changed, unchanged atomic.Int64 // names
+	renewed                     atomic.Int64 // that point where they did, signed anew
 	manifests                   atomic.Int64 // that the server had not got
 	rows                        atomic.Int64
 

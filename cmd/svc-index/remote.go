@@ -145,7 +145,7 @@ func statusAdvice(e *client.Error) string {
 	case 401:
 		return "give a valid token with --token, " + envToken + " or --data"
 	case 403:
-		return "the token does not allow this: ask for another"
+		return forbiddenAdvice(e)
 	case 404:
 		return notFoundAdvice(e)
 	case 409:
@@ -163,6 +163,15 @@ func statusAdvice(e *client.Error) string {
 		return "free some disk space at the server"
 	}
 	return "look for the corr_id in the server's log"
+}
+
+// forbiddenAdvice tells a name that somebody has to sign from a token that does
+// not allow what was asked.
+func forbiddenAdvice(e *client.Error) string {
+	if e.Stage == "write" {
+		return "sign with --key, with one of the keys the server lists under trust.publishers for this name (svc-index key show FILE prints yours)"
+	}
+	return "the token does not allow this: ask for another"
 }
 
 func notFoundAdvice(e *client.Error) string {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os/exec"
@@ -31,6 +32,7 @@ func TestMain(m *testing.M) {
 //
 //	up, ready              wait until the server answers, and says that it is
 //	get PATH [FIELD...]    send a GET; status, head and body are in stdout
+//	send METHOD PATH FILE  send a body as JSON, with the token; empty FILE: none
 //	exits CODE COMMAND...  run a command that ends with CODE
 //	term                   send SIGTERM to what runs in the background
 //	b3 VAR FILE            keep the content id of a file
@@ -52,7 +54,7 @@ func TestStories(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"up": scriptAwait("/healthz"), "ready": scriptAwait("/readyz"), "get": scriptGet, "exits": scriptExits, "term": scriptTerm,
+			"up": scriptAwait("/healthz"), "ready": scriptAwait("/readyz"), "get": scriptGet, "send": scriptSend, "exits": scriptExits, "term": scriptTerm,
 			"b3": scriptB3, "save": scriptSave, "flip": scriptFlip,
 		},
 	})
@@ -60,6 +62,10 @@ func TestStories(t *testing.T) {
 
 // scriptAsk sends one request over the script's socket.
 func scriptAsk(ts *testscript.TestScript, path string, fields ...string) (*http.Response, []byte, error) {
+	return scriptDo(ts, "GET", path, nil, fields...)
+}
+
+func scriptDo(ts *testscript.TestScript, method, path string, content io.Reader, fields ...string) (*http.Response, []byte, error) {
 	c := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -67,7 +73,7 @@ func scriptAsk(ts *testscript.TestScript, path string, fields ...string) (*http.
 			return d.DialContext(ctx, "unix", ts.Getenv("SOCK"))
 		},
 	}}
-	req, err := http.NewRequest("GET", "http://story"+path, nil)
+	req, err := http.NewRequest(method, "http://story"+path, content)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -114,6 +120,26 @@ func scriptGet(ts *testscript.TestScript, neg bool, args []string) {
 	var head bytes.Buffer
 	_ = resp.Header.Write(&head)
 	fmt.Fprintf(ts.Stdout(), "%d\n%s\n%s\n", resp.StatusCode, head.Bytes(), body)
+}
+
+func scriptSend(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 3 {
+		ts.Fatalf("usage: send METHOD PATH FILE")
+	}
+	r := remote{data: ts.Getenv("SVC_INDEX_DATA_DIR")}
+	tokens, err := r.tokens(time.Minute)
+	ts.Check(err)
+	token, err := tokens()
+	ts.Check(err)
+	var body io.Reader
+	fields := []string{"Authorization: Bearer " + token}
+	if args[2] != "" {
+		body = strings.NewReader(ts.ReadFile(args[2]))
+		fields = append(fields, "Content-Type: application/json")
+	}
+	resp, answer, err := scriptDo(ts, args[0], args[1], body, fields...)
+	ts.Check(err)
+	fmt.Fprintf(ts.Stdout(), "%d\n%s\n", resp.StatusCode, answer)
 }
 
 func scriptExits(ts *testscript.TestScript, _ bool, args []string) {

@@ -38,6 +38,7 @@ type house struct {
 	ready *telemetry.Readiness
 	loops int // event loops; read once, for Go may change its mind
 
+	trust  *auth.Trust
 	bus    *bus.Bus
 	ring   *auth.Keyring
 	store  *leveldb.DB
@@ -82,6 +83,9 @@ func build(cfg config.Config, log *slog.Logger, s seams) (h *house, err error) {
 	if err != nil {
 		return h, err
 	}
+	if h.trust, err = auth.NewTrust(cfg.Trust.Publishers); err != nil {
+		return h, err
+	}
 	if h.ring, err = auth.OpenKeyring(cfg.KeysPath(), true); err != nil {
 		return h, err
 	}
@@ -99,9 +103,7 @@ func build(cfg config.Config, log *slog.Logger, s seams) (h *house, err error) {
 		Bytes: int(cfg.Cache.Bytes), TTL: time.Duration(cfg.Cache.TTL),
 		NegTTL: time.Duration(cfg.Cache.NegTTL), StaleFor: time.Duration(cfg.Cache.StaleFor),
 	}, gens)
-	pages := &netio.Pages{Now: time.Now, Rank: index.Rank{
-		Bias: cfg.Rank.RegionBias, HalfLife: time.Duration(cfg.Rank.FreshnessHalfLife).Seconds(),
-	}}
+	pages := &netio.Pages{Now: time.Now, Rank: rank(cfg.Rank)}
 	h.tasks = stages.NewTasks(gens, h.cache)
 	if err := h.buildLine(gens, pages, s); err != nil {
 		return h, err
@@ -122,7 +124,7 @@ func (h *house) buildLine(gens *index.Generations, pages *netio.Pages, s seams) 
 	}
 	counts := new(index.LookupCounts)
 	scribe := &stages.Scribe{
-		Writer: writer, Gens: gens, Cache: h.cache, Tasks: h.tasks, Counts: counts, Changed: h.publish,
+		Writer: writer, Verify: h.trust.Verify, Gens: gens, Cache: h.cache, Tasks: h.tasks, Counts: counts, Changed: h.publish,
 		Limit: stages.BodyLimit{Bytes: int64(cfg.Limits.Body), Ratio: int64(cfg.Limits.DecompressRatio)},
 	}
 	rooms := []stages.Row{
@@ -152,6 +154,10 @@ func (h *house) buildLine(gens *index.Generations, pages *netio.Pages, s seams) 
 		h.front = s.front(h.line)
 	}
 	return nil
+}
+
+func rank(r config.Rank) index.Rank {
+	return index.NewRank(r.RegionBias, time.Duration(r.FreshnessHalfLife).Seconds(), r.AllowedRegions, r.Deny)
 }
 
 func row(name string, s *config.Stage, step stages.Step) stages.Row {

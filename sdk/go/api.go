@@ -155,6 +155,8 @@ type NameRecord struct {
 	Seq         uint64    `json:"seq"`
 	IssuedAt    int64     `json:"issued_at,omitempty"`  // unix seconds
 	ExpiresAt   int64     `json:"expires_at,omitempty"` // unix seconds; 0: never
+	PubKey      string    `json:"pubkey,omitempty"`     // of a signed record, base64url without padding
+	Sig         string    `json:"sig,omitempty"`
 }
 
 // PutName points name, with its "name:", at a manifest. Its Seq must be newer
@@ -174,6 +176,12 @@ func (c *Client) DeleteName(ctx context.Context, name string, seq uint64) error 
 	}
 	_, err := c.do(ctx, r)
 	return err
+}
+
+// DeleteSigned is DeleteName with a publisher's signature, which a name under a
+// trusted prefix needs. Its ManifestCID is zero.
+func (c *Client) DeleteSigned(ctx context.Context, name string, r NameRecord) error {
+	return c.tell(ctx, &request{method: http.MethodDelete, path: "/names/" + escape(name)}, r, &struct{}{})
 }
 
 // A Provider is one row of who serves a content id.
