@@ -42,6 +42,7 @@ var doors = map[string]string{
 	"github.com/libp2p":                       "stages/kaddht",
 	"github.com/pelletier/go-toml":            "config",
 	"gopkg.in/macaroon.v2":                    "auth",
+	"github.com/fsnotify/fsnotify":            "config",
 	"github.com/zeebo/blake3":                 "index",
 	"github.com/fxamacker/cbor":               "index",
 	"github.com/spf13/cobra":                  "cmd/svc-index",

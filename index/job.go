@@ -58,6 +58,7 @@ type Job struct {
 	CorrID   []byte    // for log lines; belongs to the flight
 	Home     Replier   // who takes the finished job
 	Who      string    // the capability that let it in; empty: it needed none
+	Tuning   *Tuning   // the configuration it began under; nil: the one in force
 
 	// The body of a write, as it came.
 	Body        []byte

@@ -184,6 +184,9 @@ type CacheCounts struct {
 // that found out. They were not served.
 type IntegrityCounts struct{ DB, DHT, Write atomic.Uint64 }
 
+// ReloadCounts count reloads of the configuration by result.
+type ReloadCounts struct{ OK, Failed atomic.Uint64 }
+
 // LookupCounts count look-ups as their askers met them.
 type LookupCounts struct {
 	ResolveName, ResolveCID, ResolveFacet Hist // index_resolve_latency_seconds by type

@@ -58,7 +58,7 @@ func (c *conn) accept(f *flight, h *head, now time.Time, last bool) (more bool) 
 		s.local = true
 		s.answerLocally(r.local)
 	} else {
-		s.job.Deadline = now.Add(c.loop.server.opt.timeout(&s.job))
+		s.job.Deadline = now.Add(timeout(&s.job))
 		c.loop.server.counts.Inflight[s.route].Add(1)
 	}
 	// A manifest may be large: none shares a flight with another.
@@ -75,7 +75,7 @@ func (c *conn) describe(s *slot, h *head, r *request, now time.Time, last bool) 
 	c.loop.ids.give(s, h.corrID, now)
 	j := &s.job
 	j.Ask, j.Op, j.Key, j.Fresh, j.Query, j.Seq = r.ask, r.op, r.key, r.fresh, r.query, r.seq
-	j.Began, j.Home = now, s
+	j.Began, j.Home, j.Tuning = now, s, c.tuning
 	if len(r.region) > 0 {
 		j.Query.Region = string(r.region)
 	}
@@ -104,7 +104,7 @@ func (c *conn) admit(s *slot, h *head, r *request, now time.Time) *refusal {
 	j := &s.job
 	// Small answers to small questions cost nothing that the budget is for.
 	large := j.Ask == index.AskWrite || j.Ask == index.AskManifest || h.length > 0 || h.chunked
-	if max := srv.opt.BufferedBytes; large && max > 0 && srv.counts.BufferedBytes.Load() > max {
+	if max := c.tuning.BufferedBytes; large && max > 0 && srv.counts.BufferedBytes.Load() > max {
 		return errBuffered
 	}
 	if want := srv.opt.needs(r); want != 0 {

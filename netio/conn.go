@@ -16,8 +16,9 @@ type conn struct {
 	gc   gnet.Conn // nil once gnet has let go of it
 	ip   string    // counted against the per-address cap
 
-	flight *flight // the one that is out, nil if none
-	late   bool    // opened after the drain had begun
+	flight *flight       // the one that is out, nil if none
+	tuning *index.Tuning // of the request in hand, or else of the last
+	late   bool          // opened after the drain had begun
 
 	// The request whose head has come and whose body has not.
 	body     bodyKind
@@ -65,8 +66,7 @@ const (
 // head and body, and a little. gnet cannot stop reading, so beyond it the
 // connection is closed.
 func (c *conn) aheadMax() int {
-	o := &c.loop.server.opt
-	return o.HeadBytes + int(o.BodyBytes) + 64<<10
+	return c.tuning.HeadBytes + int(c.tuning.BodyBytes) + 64<<10
 }
 
 // advance goes on with whatever has arrived, until a flight is out or nothing
@@ -155,6 +155,7 @@ func (c *conn) settle() {
 
 // consume takes what it can from in and returns how many bytes that was.
 func (c *conn) consume(in []byte) (n int) {
+	c.retune()
 	f := c.loop.newFlight(c)
 	now := time.Now()
 	for c.flight == nil && !c.ending && f.n < flightMax {
@@ -178,6 +179,14 @@ func (c *conn) consume(in []byte) (n int) {
 	}
 	c.depart(f)
 	return n
+}
+
+// retune takes up the configuration in force, unless a request is in hand: that
+// goes on under the one it began under.
+func (c *conn) retune() {
+	if c.flight == nil && c.body == noBody && c.began.IsZero() {
+		c.tuning = c.loop.server.opt.Dial.Now()
+	}
 }
 
 // depart sends a flight on its way, or writes it at once if all of it was
@@ -227,7 +236,7 @@ func (c *conn) launch(f *flight, s *slot, now time.Time) {
 	}
 	s.began = now
 	s.job.Began = now
-	s.job.Deadline = now.Add(c.loop.server.opt.timeout(&s.job))
+	s.job.Deadline = now.Add(timeout(&s.job))
 	c.loop.server.counts.Inflight[s.route].Add(1)
 	if s.job.Ask != index.AskWrite && s.job.Ask != index.AskTask {
 		c.depart(f)
@@ -252,7 +261,7 @@ func (c *conn) readHead(f *flight, in []byte, now time.Time) (n int, more bool) 
 		return 0, false
 	}
 	var h head
-	n, err := parseHead(in, &h, c.loop.server.opt.HeadBytes)
+	n, err := parseHead(in, &h, c.tuning.HeadBytes)
 	if err != nil {
 		c.refuse(f, err, now)
 		return len(in), false
@@ -273,7 +282,7 @@ func (c *conn) readHead(f *flight, in []byte, now time.Time) (n int, more bool) 
 // for every drop: only a new line can change the verdict, or coming near the
 // cap, or an early byte that no request begins with.
 func (c *conn) worthParsing(in []byte) bool {
-	if c.scanned == 0 || c.scanned > len(in) || len(in) >= c.loop.server.opt.HeadBytes || len(in) > targetMax && c.scanned <= targetMax+methodMax+16 {
+	if c.scanned == 0 || c.scanned > len(in) || len(in) >= c.tuning.HeadBytes || len(in) > targetMax && c.scanned <= targetMax+methodMax+16 {
 		return true
 	}
 	for _, b := range in[c.scanned:] {
@@ -288,7 +297,7 @@ func (c *conn) worthParsing(in []byte) bool {
 // expectBody says how the body of the request just read is delimited. It
 // returns a refusal when it can already be seen to be too large.
 func (c *conn) expectBody(h *head, keep bool) *refusal {
-	most := c.loop.server.opt.BodyBytes
+	most := c.tuning.BodyBytes
 	if h.length > most && most > 0 || !keep && h.length > sinkMax {
 		return errBodyCap
 	}
@@ -322,7 +331,7 @@ func (c *conn) readBody(in []byte) (n int, s *slot) {
 		c.need -= int64(n)
 		done = c.need == 0
 	} else {
-		most := c.loop.server.opt.BodyBytes
+		most := c.tuning.BodyBytes
 		switch {
 		case c.body == sunkBody:
 			most = sinkMax
@@ -371,7 +380,7 @@ func (c *conn) budget(n int) bool {
 	s := c.loop.server
 	c.budgeted += int64(n)
 	total := s.counts.BufferedBytes.Add(int64(n))
-	return s.opt.BufferedBytes == 0 || total <= s.opt.BufferedBytes
+	return c.tuning.BufferedBytes == 0 || total <= c.tuning.BufferedBytes
 }
 
 // freeBudget gives the bytes back.
@@ -418,13 +427,13 @@ func (c *conn) write(b []byte, last bool) {
 // hold too much, is closed.
 func (c *conn) noteAhead() {
 	ahead := c.gc.InboundBuffered()
-	if ahead == c.ahead || c.late && ahead < c.loop.server.opt.HeadBytes {
+	if ahead == c.ahead || c.late && ahead < c.tuning.HeadBytes {
 		return // who comes during a drain must not prolong it
 	}
 	s := c.loop.server
 	total := s.counts.BufferedBytes.Add(int64(ahead - c.ahead))
 	c.ahead = ahead
-	if ahead > c.aheadMax() || ahead > s.opt.HeadBytes && s.opt.BufferedBytes > 0 && total > s.opt.BufferedBytes {
+	if ahead > c.aheadMax() || ahead > c.tuning.HeadBytes && c.tuning.BufferedBytes > 0 && total > c.tuning.BufferedBytes {
 		s.counts.SlowClosed.Add(1)
 		c.shut()
 	}
@@ -492,10 +501,11 @@ func (c *conn) tryEnd() {
 
 // checkDeadline closes what has taken too long. It runs at every sweep.
 func (c *conn) checkDeadline(now time.Time) {
-	o := &c.loop.server.opt
 	if c.gc == nil {
 		return
 	}
+	c.retune()
+	o := c.tuning
 	c.noteUnsent(now)
 	unsent := c.unsent
 	switch {

@@ -127,7 +127,7 @@ func (d *doors) accept(ln net.Listener) {
 // take hands a connection to an event loop, or turns it away.
 func (d *doors) take(nc net.Conn) {
 	s := d.server
-	c := &conn{ip: peer(nc), late: s.draining.Load()}
+	c := &conn{ip: peer(nc), late: s.draining.Load(), tuning: s.opt.Dial.Now()}
 	if !d.enter(c.ip) {
 		s.counts.ConnsRefused.Add(1)
 		select {
@@ -158,7 +158,7 @@ const turnersMost = 64
 
 // enter counts a connection, unless that is one too many.
 func (d *doors) enter(ip string) bool {
-	o := &d.server.opt
+	o := d.server.opt.Dial.Now()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed || o.MaxConns > 0 && d.total >= o.MaxConns || o.ConnsPerIP > 0 && ip != "" && d.perIP[ip] >= o.ConnsPerIP {

@@ -37,8 +37,7 @@ func (c *conn) halve() bool {
 		return false
 	}
 	c.rest = append([]byte(nil), rest...)
-	o := &c.loop.server.opt
-	c.half, c.halfGone, c.gc = &halfConn{net: nc, held: int64(len(rest)), until: time.Now().Add(o.RequestTimeout)}, true, nil
+	c.half, c.halfGone, c.gc = &halfConn{net: nc, held: int64(len(rest)), until: time.Now().Add(c.tuning.RequestTimeout)}, true, nil
 	c.loop.server.counts.BufferedBytes.Add(c.half.held)
 	c.loop.halved[c] = struct{}{}
 	c.loop.server.halves.Add(1)
@@ -62,14 +61,14 @@ func (h *halfConn) finish(c *conn) {
 	}
 	delete(c.loop.halved, c)
 	c.freeBudget()
-	s, nc, buf, held, ip := c.loop.server, h.net, h.buf, h.held, c.ip
+	s, nc, buf, held, ip, most := c.loop.server, h.net, h.buf, h.held, c.ip, c.tuning.RequestTimeout
 	h.net, h.buf, c.rest = nil, nil, nil
 	go func() {
 		defer s.halves.Done()
 		defer s.doors.leave(ip)
 		defer s.counts.BufferedBytes.Add(-held)
 		defer nc.Close()
-		_ = nc.SetWriteDeadline(time.Now().Add(s.opt.RequestTimeout))
+		_ = nc.SetWriteDeadline(time.Now().Add(most))
 		if _, err := nc.Write(buf); err != nil {
 			s.counts.ClientAborts.Add(1)
 		}

@@ -73,8 +73,11 @@ func (nobody) Judge(*index.Claim) index.Grant { return index.Grant{} }
 func newBareServer(r index.Resolver) *Server {
 	s := &Server{
 		opt: Options{
-			HeadBytes: 16 << 10, BodyBytes: 1 << 20, RequestTimeout: 5 * time.Second, IdleTimeout: time.Minute,
-			Budget: time.Second, WriteTimeout: time.Second, Gens: index.NewGenerations(), Lookups: new(index.LookupCounts),
+			Dial: index.NewDial(index.Tuning{
+				HeadBytes: 16 << 10, BodyBytes: 1 << 20, RequestTimeout: 5 * time.Second, IdleTimeout: time.Minute,
+				Budget: time.Second, WriteTimeout: time.Second,
+			}),
+			Gens: index.NewGenerations(), Lookups: new(index.LookupCounts),
 			Guard: nobody{},
 		},
 		resolver: r, pages: &Pages{Rank: index.Rank{Bias: .5, HalfLife: 3600}, Now: time.Now},

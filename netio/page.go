@@ -32,7 +32,7 @@ const (
 
 // Pages renders answers. It implements index.Renderer.
 type Pages struct {
-	Rank index.Rank
+	Rank index.Rank // for a job without a Tuning
 	Now  func() time.Time
 }
 
@@ -77,7 +77,11 @@ func (p *Pages) body(dst []byte, j *index.Job) (_ []byte, ok bool) {
 		return index.AppendResolveJSON(dst, j), true
 	}
 	var room [index.HintMax]index.Ranked
-	vs := p.Rank.Order(room[:0], j.Answer.Providers, &j.Query, p.Now().Unix())
+	rank := p.Rank
+	if j.Tuning != nil {
+		rank = j.Tuning.Rank
+	}
+	vs := rank.Order(room[:0], j.Answer.Providers, &j.Query, p.Now().Unix())
 	if len(vs) == 0 {
 		return dst, false
 	}

@@ -25,19 +25,10 @@ import (
 	"svcindex/index"
 )
 
-// Options are the listener's knobs. A limit of 0 is switched off, except
-// HeadBytes and the timeouts.
+// Options are what the listener is made of.
 type Options struct {
-	Loops          int           // event loops
-	HeadBytes      int           // longest request head
-	BodyBytes      int64         // longest body, as sent
-	BufferedBytes  int64         // bodies and unsent answers held for all clients together
-	MaxConns       int           // connections open at once
-	ConnsPerIP     int           // of these, from one address
-	RequestTimeout time.Duration // from a request's first byte to its last; the same without progress in reading an answer
-	IdleTimeout    time.Duration // without a request; also the longest for reading an answer
-	Budget         time.Duration // from the last byte of a look-up to its answer
-	WriteTimeout   time.Duration // the same for a write
+	Loops int         // event loops
+	Dial  *index.Dial // its limits
 
 	Gens        *index.Generations
 	Lookups     *index.LookupCounts
@@ -49,11 +40,12 @@ type Options struct {
 	Log         *slog.Logger
 }
 
-func (o *Options) timeout(j *index.Job) time.Duration {
+// timeout is how long j may take.
+func timeout(j *index.Job) time.Duration {
 	if j.Ask == index.AskWrite || j.Ask == index.AskTask {
-		return o.WriteTimeout
+		return j.Tuning.WriteTimeout
 	}
-	return o.Budget
+	return j.Tuning.Budget
 }
 
 // A Server is the public listener.

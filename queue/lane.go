@@ -57,6 +57,9 @@ func (l *Lane[T]) PopUpTo(dst []T) int {
 	return int(took)
 }
 
+// Cap returns how many items may wait.
+func (l *Lane[T]) Cap() int { return len(l.ring) }
+
 // Len returns how many items wait.
 func (l *Lane[T]) Len() int {
 	head := l.head.Load() // first: read the other way round the difference could be negative

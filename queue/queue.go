@@ -13,7 +13,8 @@ import (
 // consumers. Nobody ever waits on it but for its mutex, which is held for a
 // few copies.
 type Queue[T any] struct {
-	n atomic.Int32 // len, readable without the lock
+	n     atomic.Int32 // len, readable without the lock
+	depth atomic.Int32 // how many may wait
 
 	mu sync.Mutex
 	// Fields below are protected by mu.
@@ -24,7 +25,23 @@ type Queue[T any] struct {
 
 // New returns a queue with room for depth items.
 func New[T any](depth int) *Queue[T] {
-	return &Queue[T]{ring: make([]T, max(depth, 1))}
+	q := &Queue[T]{ring: make([]T, max(depth, 1))}
+	q.depth.Store(int32(len(q.ring)))
+	return q
+}
+
+// Resize changes how many items may wait. What waits already stays, also above
+// the new depth; then nothing is taken until it is below.
+func (q *Queue[T]) Resize(depth int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := int(q.n.Load())
+	ring := make([]T, max(depth, n, 1))
+	for i := range n {
+		ring[i] = q.ring[(q.head+i)%len(q.ring)]
+	}
+	q.ring, q.head = ring, 0
+	q.depth.Store(int32(max(depth, 1)))
 }
 
 // Push adds v and reports whether there was room. If it reports false, v still
@@ -33,7 +50,7 @@ func (q *Queue[T]) Push(v T) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	n := int(q.n.Load())
-	if q.closed || n == len(q.ring) {
+	if q.closed || n >= int(q.depth.Load()) {
 		return false
 	}
 	q.ring[(q.head+n)%len(q.ring)] = v
@@ -50,7 +67,7 @@ func (q *Queue[T]) PushAll(vs []T) int {
 		return 0
 	}
 	n := int(q.n.Load())
-	took := min(len(vs), len(q.ring)-n)
+	took := min(len(vs), max(int(q.depth.Load())-n, 0))
 	for i, v := range vs[:took] {
 		q.ring[(q.head+n+i)%len(q.ring)] = v
 	}
@@ -91,7 +108,7 @@ func (q *Queue[T]) Oldest(look func(T)) bool {
 func (q *Queue[T]) Len() int { return int(q.n.Load()) }
 
 // Cap returns how many items may wait.
-func (q *Queue[T]) Cap() int { return len(q.ring) }
+func (q *Queue[T]) Cap() int { return int(q.depth.Load()) }
 
 // Close makes every later Push fail. What waits can still be popped.
 func (q *Queue[T]) Close() {

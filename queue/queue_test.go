@@ -43,6 +43,31 @@ func TestAClosedQueueGivesWhatItHasAndTakesNoMore(t *testing.T) {
 	}
 }
 
+func TestAResizedQueueKeepsWhatWaits(t *testing.T) {
+	q := New[int](4)
+	buf := make([]int, 8)
+	q.PushAll([]int{0, 1, 2})
+	q.PopUpTo(buf[:2])
+	q.PushAll([]int{3, 4, 5}) // the ring is full, and wraps
+	q.Resize(2)
+	if q.Cap() != 2 || q.Len() != 4 || q.Push(6) {
+		t.Errorf("Cap %d, Len %d, and it took another: want 2, the 4 that waited, and none", q.Cap(), q.Len())
+	}
+	if n := q.PopUpTo(buf[:3]); !slices.Equal(buf[:n], []int{2, 3, 4}) {
+		t.Errorf("first out: %v, want [2 3 4]", buf[:n])
+	}
+	if n := q.PushAll([]int{6, 7}); n != 1 {
+		t.Errorf("took %d, want the one there is room for", n)
+	}
+	q.Resize(5)
+	if n := q.PushAll([]int{7, 8, 9, 10}); n != 3 {
+		t.Errorf("took %d after growing, want 3", n)
+	}
+	if n := q.PopUpTo(buf); !slices.Equal(buf[:n], []int{5, 6, 7, 8, 9}) {
+		t.Errorf("then: %v, want [5 6 7 8 9]", buf[:n])
+	}
+}
+
 func TestOldestSeesTheHead(t *testing.T) {
 	q := New[string](2)
 	if q.Oldest(func(string) { t.Error("looked into an empty queue") }) {

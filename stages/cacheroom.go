@@ -27,11 +27,14 @@ type CacheRow struct {
 
 // cacheRoom answers hits on the spot and sends the rest on, job by job.
 type cacheRoom struct {
-	row    CacheRow
+	name   string
+	cache  index.Cache
+	gens   *index.Generations
+	now    atomic.Pointer[CacheRow]                           // the row in force
+	fuse   atomic.Pointer[gobreaker.CircuitBreaker[struct{}]] // the fuse in force
 	line   *Pipeline
 	lanes  []*lane
 	pool   *ants.Pool
-	fuse   *gobreaker.CircuitBreaker[struct{}]
 	labels labels
 	counts index.RoomCounts
 }
@@ -55,22 +58,42 @@ type lane struct {
 	held  *index.Job // the job in hand, until it is given away
 }
 
+// laneRoom is how many times its depth a lane could hold: so much deeper it can
+// be made without a restart. A pointer each is what that costs.
+const laneRoom = 4
+
 func newCacheRoom(row CacheRow, loops int, line *Pipeline) (*cacheRoom, error) {
-	c := &cacheRoom{
-		row: row, line: line, labels: newLabels(row.Name),
-		fuse: gobreaker.NewCircuitBreaker[struct{}](settings(row.Name, row.Breaker)),
-	}
+	c := &cacheRoom{name: row.Name, cache: row.Cache, gens: row.Gens, line: line, labels: newLabels(row.Name)}
+	c.now.Store(&row)
+	c.fuse.Store(gobreaker.NewCircuitBreaker[struct{}](settings(row.Name, row.Breaker)))
 	pool, err := ants.NewPool(2*loops, ants.WithNonblocking(true), ants.WithDisablePurge(true))
 	if err != nil {
 		return nil, fmt.Errorf("stage %s: %w", row.Name, err)
 	}
 	c.pool = pool
 	for range loops {
-		l := &lane{room: c, queue: queue.NewLane[*index.Flight](row.Depth), batch: make([]*index.Flight, row.Batch)}
+		l := &lane{room: c, queue: queue.NewLane[*index.Flight](laneRoom * row.Depth), batch: make([]*index.Flight, row.Batch)}
 		l.drain, l.run = l.work, l.flights
 		c.lanes = append(c.lanes, l)
 	}
 	return c, nil
+}
+
+// tune changes what may be changed of the room at work.
+func (c *cacheRoom) tune(next Row) (errs []error) {
+	was := c.now.Load()
+	row := *was
+	row.Depth, row.Batch, row.Slice, row.Breaker = next.Depth, next.Batch, next.Slice, next.Breaker
+	if most := c.lanes[0].queue.Cap(); row.Depth > most {
+		errs = append(errs, fmt.Errorf("stages.%s.depth = %d: the lanes were made for at most %d; that many may wait until a restart",
+			c.name, row.Depth, most))
+		row.Depth = most
+	}
+	c.now.Store(&row)
+	if row.Breaker != was.Breaker {
+		c.fuse.Store(gobreaker.NewCircuitBreaker[struct{}](settings(c.name, row.Breaker)))
+	}
+	return errs
 }
 
 // push takes flights in order while the lane has room for all the jobs of one.
@@ -80,7 +103,7 @@ func (c *cacheRoom) push(lane int, fs []*index.Flight) int {
 		return 0
 	}
 	now := time.Now()
-	room := int64(c.row.Depth) - l.jobs.Load()
+	room := int64(c.now.Load().Depth) - l.jobs.Load()
 	took := 0
 	for _, f := range fs {
 		if room -= int64(len(f.Jobs)); room < 0 {
@@ -115,6 +138,9 @@ func (l *lane) work() {
 		l.summon() // something may have come between the last look and the line above
 	}()
 	for {
+		if most := l.room.now.Load().Batch; most != len(l.batch) {
+			l.batch = make([]*index.Flight, most)
+		}
 		l.n = l.queue.PopUpTo(l.batch)
 		if l.n == 0 {
 			return
@@ -129,7 +155,7 @@ func (l *lane) turn() {
 	l.head.Store(l.batch[0].Entered.UnixNano())
 	// The fuse wraps the batch: at a look-up of 100 ns, one call a request
 	// would cost more than the request.
-	if _, err := l.room.fuse.Execute(l.run); err == gobreaker.ErrOpenState || err == gobreaker.ErrTooManyRequests {
+	if _, err := l.room.fuse.Load().Execute(l.run); err == gobreaker.ErrOpenState || err == gobreaker.ErrTooManyRequests {
 		l.blown = true
 		_, _ = l.flights()
 		l.blown = false
@@ -162,7 +188,7 @@ func (l *lane) flight(f *index.Flight, now time.Time) (err error) {
 	wait := now.Sub(f.Entered)
 	l.jobs.Add(-n)
 	l.room.counts.Wait.ObserveN(wait, uint64(n))
-	if wait > l.room.row.Slice {
+	if wait > l.room.now.Load().Slice {
 		// Counted, and looked for all the same: a look costs less than sending
 		// the job on would, and an overload must not turn hits into misses.
 		l.room.counts.Expired.Add(uint64(n))
@@ -204,11 +230,11 @@ func (l *lane) look(j *index.Job, inOrder, past bool) (hit bool, err error) {
 	}()
 	// Noted before anything is read: what is found later counts only if no
 	// write has come in between.
-	j.Noted = l.room.row.Gens.Note(j.Hash)
+	j.Noted = l.room.gens.Note(j.Hash)
 	j.InOrder = inOrder
 	if !past && !j.Fresh {
 		j.Home.Open(j)
-		if l.room.row.Cache.Get(j) == nil {
+		if l.room.cache.Get(j) == nil {
 			l.answer(j)
 			return true, nil
 		}
@@ -242,9 +268,10 @@ func (c *cacheRoom) nudge() {
 }
 
 func (c *cacheRoom) stats(now time.Time) index.RoomStats {
+	row := c.now.Load()
 	s := index.RoomStats{
-		Name: c.row.Name, Capacity: c.row.Depth * len(c.lanes), Workers: len(c.lanes), Batch: c.row.Batch,
-		Slice: c.row.Slice, Breaker: breakerState(c.fuse.State()), Counts: &c.counts,
+		Name: c.name, Capacity: row.Depth * len(c.lanes), Workers: len(c.lanes), Batch: row.Batch,
+		Slice: row.Slice, Breaker: breakerState(c.fuse.Load().State()), Counts: &c.counts,
 	}
 	for _, l := range c.lanes {
 		s.Depth += int(l.jobs.Load())

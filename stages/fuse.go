@@ -21,11 +21,12 @@ type Breaker struct {
 // A fuse is the breaker of one room. It measures the neighbour, not the
 // question: Missing is success.
 type fuse struct {
+	Breaker
 	two *gobreaker.TwoStepCircuitBreaker[struct{}]
 }
 
 func newFuse(name string, b Breaker) *fuse {
-	return &fuse{gobreaker.NewTwoStepCircuitBreaker[struct{}](settings(name, b))}
+	return &fuse{b, gobreaker.NewTwoStepCircuitBreaker[struct{}](settings(name, b))}
 }
 
 func settings(name string, b Breaker) gobreaker.Settings {

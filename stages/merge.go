@@ -54,15 +54,11 @@ type desk struct {
 	// first. Budgets are alike, so a newcomer nearly always goes to the end.
 	first, last *asker
 
-	maxInflight, maxJoined int
-	wake                   chan struct{} // tells the usher that somebody waits
+	wake chan struct{} // tells the usher that somebody waits
 }
 
-func newDesk(maxInflight, maxJoined int) *desk {
-	return &desk{
-		about: make(map[subject]*errand), maxInflight: maxInflight, maxJoined: maxJoined,
-		wake: make(chan struct{}, 1),
-	}
+func newDesk() *desk {
+	return &desk{about: make(map[subject]*errand), wake: make(chan struct{}, 1)}
 }
 
 // join seats j at the errand about its key, a new one if need be. isNew: the
@@ -79,7 +75,7 @@ func (d *desk) join(j *index.Job, begin func() *errand) (e *errand, isNew bool) 
 	merge := j.Ask != index.AskWrite && j.Ask != index.AskTask
 	if merge && !j.Fresh {
 		if e := d.about[s]; e != nil && e.open && e.Noted == j.Noted {
-			if d.maxJoined > 0 && d.joined >= d.maxJoined {
+			if most := j.Tuning.Joined; most > 0 && d.joined >= most {
 				return nil, false
 			}
 			d.joined++
@@ -87,7 +83,7 @@ func (d *desk) join(j *index.Job, begin func() *errand) (e *errand, isNew bool) 
 			return e, false
 		}
 	}
-	if d.maxInflight > 0 && d.inflight >= d.maxInflight {
+	if most := j.Tuning.Inflight; most > 0 && d.inflight >= most {
 		return nil, false
 	}
 	e = begin()

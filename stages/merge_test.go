@@ -24,10 +24,11 @@ type seating struct {
 	*desk
 	t     *testing.T
 	start time.Time
+	under *index.Tuning
 }
 
 func newSeating(t *testing.T, maxInflight, maxJoined int) *seating {
-	return &seating{newDesk(maxInflight, maxJoined), t, time.Now()}
+	return &seating{newDesk(), t, time.Now(), limited(maxInflight, maxJoined).Now()}
 }
 
 // asker makes a job about a name that is due so many milliseconds from the
@@ -35,7 +36,7 @@ func newSeating(t *testing.T, maxInflight, maxJoined int) *seating {
 func (s *seating) asker(name string, ms int) *index.Job {
 	s.t.Helper()
 	return &index.Job{
-		Ask: index.AskResolve, Key: key(s.t, name), Home: new(leaver),
+		Ask: index.AskResolve, Key: key(s.t, name), Home: new(leaver), Tuning: s.under,
 		Deadline: s.start.Add(time.Duration(ms) * time.Millisecond),
 	}
 }
@@ -337,7 +338,7 @@ func TestEverybodyIsAnsweredExactlyOnce(t *testing.T) {
 				time.Sleep(time.Duration(rand.IntN(120)) * time.Millisecond)
 				return []error{nil, index.Missing, index.Down}[rand.IntN(3)]
 			})
-			b := setUp(t, func(c *Config) { c.MaxInflight, c.MaxJoined = 12, 30 }, nap, nap)
+			b := setUp(t, func(c *Config) { c.Dial = limited(12, 30) }, nap, nap)
 			const n = 400
 			h := make(home, 2*n)
 			for i := range n {
@@ -366,9 +367,9 @@ func TestEverybodyIsAnsweredExactlyOnce(t *testing.T) {
 
 func BenchmarkJoin(b *testing.B) {
 	b.ReportAllocs()
-	d := newDesk(0, 0)
+	d := newDesk()
 	k, _ := index.ParseKey("name:a")
-	j := &index.Job{Ask: index.AskResolve, Key: k, Home: new(leaver), Deadline: time.Now()}
+	j := &index.Job{Ask: index.AskResolve, Key: k, Home: new(leaver), Deadline: time.Now(), Tuning: new(index.Tuning)}
 	e := &errand{Job: *j}
 	for b.Loop() {
 		d.join(j, func() *errand { return e })

@@ -12,14 +12,11 @@ import (
 
 // Config is what a pipeline is built of.
 type Config struct {
-	Cache  CacheRow
-	Rooms  []Row // where look-ups go after the cache, in order
-	Write  Row
-	Loops  int           // event loops: each has a cache lane of its own
-	Budget time.Duration // of a look-up, from its start; askers have their own
-
-	MaxInflight int // distinct look-ups and writes past the cache; 0: no limit
-	MaxJoined   int // askers that share somebody else's look-up; 0: no limit
+	Cache CacheRow
+	Rooms []Row // where look-ups go after the cache, in order
+	Write Row
+	Loops int         // event loops: each has a cache lane of its own
+	Dial  *index.Dial // what work begins under that brings no Tuning of its own
 
 	Gens   *index.Generations
 	Render index.Renderer
@@ -44,7 +41,7 @@ var _ index.Resolver = (*Pipeline)(nil)
 
 // Build makes the rooms and starts the usher. Close ends them.
 func Build(cfg Config) (*Pipeline, error) {
-	p := &Pipeline{cfg: cfg, lookups: cfg.Counts, desk: newDesk(cfg.MaxInflight, cfg.MaxJoined), stop: make(chan struct{})}
+	p := &Pipeline{cfg: cfg, lookups: cfg.Counts, desk: newDesk(), stop: make(chan struct{})}
 	var err error
 	if p.cache, err = newCacheRoom(cfg.Cache, cfg.Loops, p); err != nil {
 		return nil, err
@@ -67,6 +64,23 @@ func Build(cfg Config) (*Pipeline, error) {
 	return p, nil
 }
 
+// Tune changes what may be changed of the rooms at work: each of rows replaces
+// the numbers of the room of its name, of the cache too. It returns what could
+// not be changed without a restart.
+func (p *Pipeline) Tune(rows ...Row) (errs []error) {
+	for _, row := range rows {
+		if row.Name == p.cache.name {
+			errs = append(errs, p.cache.tune(row)...)
+		}
+		for _, r := range p.all() {
+			if r.name == row.Name {
+				r.tune(row)
+			}
+		}
+	}
+	return errs
+}
+
 // Push implements index.Resolver.
 func (p *Pipeline) Push(lane int, fs []*index.Flight) int {
 	return p.cache.push(lane, fs)
@@ -77,6 +91,7 @@ func (p *Pipeline) Refused(jobs int) { p.cache.counts.RejectedFull.Add(uint64(jo
 
 // Write implements index.Resolver.
 func (p *Pipeline) Write(j *index.Job) bool {
+	p.date(j)
 	e, _ := p.desk.join(j, func() *errand { return p.begin(j, nil) })
 	if e == nil {
 		p.write.counts.RejectedInflight.Add(1)
@@ -92,7 +107,7 @@ func (p *Pipeline) Write(j *index.Job) bool {
 }
 
 func (p *Pipeline) refuseWrite(j *index.Job) bool {
-	j.Stage = p.write.row.Name
+	j.Stage = p.write.name
 	j.Answer.RetryAfter = p.write.retryAfter()
 	return false
 }
@@ -107,10 +122,11 @@ func (p *Pipeline) Lookup(j *index.Job) {
 // miss sends a job that the cache could not answer to the rooms behind it,
 // with whoever asks the same.
 func (p *Pipeline) miss(j *index.Job) {
+	p.date(j)
 	e, isNew := p.desk.join(j, func() *errand { return p.begin(j, p.rooms) })
 	switch {
 	case e == nil:
-		j.Stage = p.cache.row.Name
+		j.Stage = p.cache.name
 		p.cache.counts.RejectedInflight.Add(1)
 		j.Answer.RetryAfter = jitter(time.Second)
 		p.refuse(j, index.Busy)
@@ -118,6 +134,13 @@ func (p *Pipeline) miss(j *index.Job) {
 		p.onward(e)
 	default:
 		p.lookups.Joined.Add(1)
+	}
+}
+
+// date gives a job that began under no Tuning the one in force.
+func (p *Pipeline) date(j *index.Job) {
+	if j.Tuning == nil {
+		j.Tuning = p.cfg.Dial.Now()
 	}
 }
 
@@ -129,7 +152,7 @@ func (p *Pipeline) begin(j *index.Job, rooms []*room) *errand {
 	e.Home, e.InOrder, e.CorrID = e, false, nil              // the flight's bytes may be gone before the errand is
 	e.Query = index.ProviderQuery{Limit: index.DefaultLimit} // the whole set; each asker narrows it for himself
 	if rooms != nil {
-		e.Deadline = time.Now().Add(p.cfg.Budget)
+		e.Deadline = time.Now().Add(j.Tuning.Budget)
 		if p.outbound {
 			e.ctx, e.cancel = context.WithDeadline(context.Background(), e.Deadline)
 		}
@@ -172,7 +195,7 @@ func (p *Pipeline) route(e *errand, k index.Kind) {
 		e.Finish(k)
 		return
 	case e.Ask == index.AskWrite, e.Ask == index.AskTask:
-		e.Stage = p.write.row.Name
+		e.Stage = p.write.name
 		e.Finish(k)
 		return
 	case k == index.Broken:
@@ -190,7 +213,7 @@ func (e *errand) doubt(k index.Kind) {
 	if s := index.Stronger(e.Doubt, k); s != e.Doubt {
 		e.Doubt = s
 		if at := e.at.Load(); at != nil {
-			e.Stage = at.row.Name
+			e.Stage = at.name
 		}
 	}
 }
@@ -206,7 +229,7 @@ func (p *Pipeline) onward(e *errand) {
 		r := e.rooms[0]
 		e.rooms = e.rooms[1:]
 		e.at.Store(r)
-		if r.fuse.blown() {
+		if r.fuse().blown() {
 			r.counts.Skipped.Add(1)
 			e.doubt(index.Down)
 			continue

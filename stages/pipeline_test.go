@@ -124,6 +124,16 @@ func rooms(steps ...Step) (rows []Row) {
 	return rows
 }
 
+// usual is what jobs of tests begin under.
+var usual = index.Tuning{Budget: 1200 * time.Millisecond, BodyBytes: 1 << 20, Ratio: 10}
+
+// limited is the usual with limits.
+func limited(inflight, joined int) *index.Dial {
+	t := usual
+	t.Inflight, t.Joined = inflight, joined
+	return index.NewDial(t)
+}
+
 // A bench is a pipeline and what a test needs to ask it.
 type bench struct {
 	*Pipeline
@@ -138,12 +148,12 @@ func setUp(t *testing.T, change func(*Config), steps ...Step) *bench {
 	g := index.NewGenerations()
 	b := &bench{t: t, gens: g, cache: newFakeCache(g), pages: new(fakeRenderer)}
 	cfg := Config{
-		Cache:  CacheRow{Name: "cache", Cache: b.cache, Gens: g, Depth: 64, Batch: 16, Slice: 20 * time.Millisecond, Breaker: testBreaker},
-		Rooms:  rooms(steps...),
-		Write:  Row{Name: "write", Step: hasnt, Depth: 8, Workers: Range{1, 2}, Batch: 4, Slice: time.Second, Breaker: testBreaker},
-		Loops:  1,
-		Budget: 1200 * time.Millisecond,
-		Gens:   g, Render: b.pages, Counts: new(index.LookupCounts),
+		Cache: CacheRow{Name: "cache", Cache: b.cache, Gens: g, Depth: 64, Batch: 16, Slice: 20 * time.Millisecond, Breaker: testBreaker},
+		Rooms: rooms(steps...),
+		Write: Row{Name: "write", Step: hasnt, Depth: 8, Workers: Range{1, 2}, Batch: 4, Slice: time.Second, Breaker: testBreaker},
+		Loops: 1,
+		Dial:  index.NewDial(usual),
+		Gens:  g, Render: b.pages, Counts: new(index.LookupCounts),
 	}
 	if change != nil {
 		change(&cfg)
@@ -522,7 +532,7 @@ func TestWhatIsPastItsTimeIsServedWhenTheSourceCannotBeAsked(t *testing.T) {
 
 func TestLimitsOnLookUpsAndJoinersRefuse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := setUp(t, func(c *Config) { c.MaxInflight, c.MaxJoined = 1, 1; c.Rooms[0].Slice = 10 * time.Second }, slow)
+		b := setUp(t, func(c *Config) { c.Dial = limited(1, 1); c.Rooms[0].Slice = 10 * time.Second }, slow)
 		h := make(home, 4)
 		b.Lookup(b.job(key(t, "name:a"), h))
 		b.Lookup(b.job(key(t, "name:a"), h)) // joins
@@ -639,7 +649,7 @@ func BenchmarkHit(b *testing.B) {
 	p, err := Build(Config{
 		Cache: CacheRow{Name: "cache", Cache: alwaysCache{newFakeCache(g)}, Gens: g, Depth: 64, Batch: 16, Slice: time.Second, Breaker: testBreaker},
 		Write: Row{Name: "write", Step: hasnt, Depth: 8, Workers: Range{1, 1}, Batch: 1, Slice: time.Second, Breaker: testBreaker},
-		Loops: 1, Budget: time.Second, Gens: g, Render: new(fakeRenderer), Counts: new(index.LookupCounts),
+		Loops: 1, Dial: index.NewDial(index.Tuning{Budget: time.Second}), Gens: g, Render: new(fakeRenderer), Counts: new(index.LookupCounts),
 	})
 	if err != nil {
 		b.Fatal(err)

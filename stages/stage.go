@@ -54,10 +54,11 @@ type Settler interface {
 
 // A room is one stage at work.
 type room struct {
-	row    Row
+	name   string
+	now    atomic.Pointer[Row]  // the row in force
+	fuses  atomic.Pointer[fuse] // the fuse in force
 	queue  *queue.Queue[*index.Job]
 	pool   *ants.Pool
-	fuse   *fuse
 	labels labels
 	drain  func()
 	done   func(*index.Job, index.Kind) // where a job goes when the room is done with it
@@ -94,14 +95,15 @@ type hand struct {
 	report func(error) // tells the fuse how it ended; nil once told
 }
 
+// spare is how much larger a pool is than the width: a worker that is through
+// leaves our count a moment before ants has it back.
+const spare = 2
+
 func newRoom(row Row, done func(*index.Job, index.Kind), wanted func(*index.Job) bool) (*room, error) {
-	r := &room{
-		row: row, queue: queue.New[*index.Job](row.Depth),
-		fuse: newFuse(row.Name, row.Breaker), labels: newLabels(row.Name), done: done, wanted: wanted,
-	}
-	// Twice the width: a worker that is through leaves our count a moment
-	// before ants has it back.
-	pool, err := ants.NewPool(2*row.Workers.Max, ants.WithNonblocking(true), ants.WithDisablePurge(true))
+	r := &room{name: row.Name, queue: queue.New[*index.Job](row.Depth), labels: newLabels(row.Name), done: done, wanted: wanted}
+	r.now.Store(&row)
+	r.fuses.Store(newFuse(row.Name, row.Breaker))
+	pool, err := ants.NewPool(spare*row.Workers.Max, ants.WithNonblocking(true), ants.WithDisablePurge(true))
 	if err != nil {
 		return nil, fmt.Errorf("stage %s: %w", row.Name, err)
 	}
@@ -109,6 +111,36 @@ func newRoom(row Row, done func(*index.Job, index.Kind), wanted func(*index.Job)
 	r.drain = r.work
 	r.width.Store(int32(max(row.Workers.Min, 1)))
 	return r, nil
+}
+
+// row is what the room is like now. Whoever needs two things of it takes it
+// once.
+func (r *room) row() *Row { return r.now.Load() }
+
+// fuse is the fuse in force. A report goes to the one that allowed the call.
+func (r *room) fuse() *fuse { return r.fuses.Load() }
+
+// tune changes what may be changed of a room at work. A breaker that is not
+// told anything new keeps its memory; a new one begins closed.
+func (r *room) tune(next Row) {
+	was := r.row()
+	next.Name, next.Step, next.LateIsNeutral = was.Name, was.Step, was.LateIsNeutral
+	r.now.Store(&next)
+	if next.Depth != was.Depth {
+		r.queue.Resize(next.Depth)
+	}
+	if next.Breaker != was.Breaker {
+		r.fuses.Store(newFuse(next.Name, next.Breaker))
+	}
+	if next.Workers != was.Workers {
+		r.pool.Tune(spare * next.Workers.Max)
+		for {
+			w := r.width.Load()
+			if r.width.CompareAndSwap(w, min(max(w, int32(max(next.Workers.Min, 1))), int32(next.Workers.Max))) {
+				break
+			}
+		}
+	}
 }
 
 // enter takes a job into the queue and starts its slice. False: the job is
@@ -119,7 +151,7 @@ func (r *room) enter(j *index.Job, now time.Time) bool {
 		return false
 	}
 	j.Entered = now
-	j.Due = now.Add(r.row.Slice)
+	j.Due = now.Add(j.Tuning.Slice(r.name, r.row().Slice))
 	if j.Deadline.Before(j.Due) {
 		j.Due = j.Deadline
 	}
@@ -134,16 +166,16 @@ func (r *room) enter(j *index.Job, now time.Time) bool {
 // jammed reports whether what comes now would wait too long: the head of the
 // queue has, or what is queued is more work than the workers can do in time.
 func (r *room) jammed(now time.Time) bool {
-	depth := r.queue.Len()
-	if r.row.MaxWait <= 0 || depth == 0 {
+	depth, row := r.queue.Len(), r.row()
+	if row.MaxWait <= 0 || depth == 0 {
 		return false
 	}
 	turns := depth
-	if _, together := r.row.Step.(Settler); together {
-		turns = (depth + r.row.Batch - 1) / r.row.Batch
+	if _, together := row.Step.(Settler); together {
+		turns = (depth + row.Batch - 1) / row.Batch
 	}
-	work := time.Duration(turns) * time.Duration(r.cost.Load()) / time.Duration(r.row.Workers.Max)
-	return work > r.row.MaxWait || r.oldest(now) > r.row.MaxWait
+	work := time.Duration(turns) * time.Duration(r.cost.Load()) / time.Duration(row.Workers.Max)
+	return work > row.MaxWait || r.oldest(now) > row.MaxWait
 }
 
 // charge notes what a turn cost a worker: one job, or one batch of those that
@@ -151,7 +183,7 @@ func (r *room) jammed(now time.Time) bool {
 // It is a moving average of the last eight or so; workers may overwrite each
 // other's, which costs nothing but a sample.
 func (r *room) charge(d time.Duration) {
-	if d < r.row.Slice {
+	if d < r.row().Slice {
 		was := r.cost.Load()
 		r.cost.Store(was + (int64(d)-was)/8)
 	}
@@ -169,7 +201,7 @@ func (r *room) summon() {
 	for {
 		n, w := r.working.Load(), r.width.Load()
 		if n >= w {
-			if int(w) >= r.row.Workers.Max || r.queue.Len() == 0 {
+			if int(w) >= r.row().Workers.Max || r.queue.Len() == 0 {
 				return
 			}
 			r.width.CompareAndSwap(w, w+1)
@@ -196,7 +228,7 @@ func (r *room) work() {
 			r.summon()
 		}
 	}()
-	for {
+	for int(r.working.Load()) <= r.row().Workers.Max { // more are out than may be, since the room was made narrower
 		n := r.queue.PopUpTo(h.batch[:r.share(len(h.batch))])
 		if n == 0 {
 			return
@@ -209,7 +241,7 @@ func (r *room) work() {
 // share is how much of the backlog one worker takes: a full batch from a long
 // queue, but not what another worker could begin at once.
 func (r *room) share(most int) int {
-	return min(max(r.queue.Len()/r.row.Workers.Max, 1), most)
+	return min(max(r.queue.Len()/r.row().Workers.Max, 1), most)
 }
 
 // batch works off the jobs of one batch and sends each on.
@@ -217,7 +249,7 @@ func (r *room) batch(h *hand, js []*index.Job) {
 	r.busy.Add(1)
 	defer r.busy.Add(-1)
 	r.last.Store(int32(len(js)))
-	settler, _ := r.row.Step.(Settler)
+	settler, _ := r.row().Step.(Settler)
 	h.ready = h.ready[:0]
 	for _, j := range js {
 		if j.Ask != h.ask {
@@ -275,12 +307,12 @@ func (r *room) attempt(h *hand, j *index.Job, prepare bool) index.Kind {
 		}
 		return k
 	}
-	report, err := r.fuse.allow()
+	report, err := r.fuse().allow()
 	if err != nil {
 		r.counts.Skipped.Add(1)
 		return index.Down
 	}
-	h.take(now, r.row.Slice, report)
+	h.take(now, r.row().Slice, report)
 	k := r.guard(j)
 	r.charge(time.Since(now))
 	h.drop(r.verdict(j, k))
@@ -291,7 +323,7 @@ func (r *room) attempt(h *hand, j *index.Job, prepare bool) index.Kind {
 // verdict is what the fuse is told of a step: nothing, when it ended because
 // nobody waited any more.
 func (r *room) verdict(j *index.Job, k index.Kind) error {
-	if failure(k) && (k == index.Late && r.row.LateIsNeutral || !r.wanted(j)) {
+	if failure(k) && (k == index.Late && r.row().LateIsNeutral || !r.wanted(j)) {
 		return errNeutral
 	}
 	return k
@@ -305,7 +337,7 @@ func (r *room) guard(j *index.Job) (k index.Kind) {
 			k = index.Broken
 		}
 	}()
-	return index.KindOf(r.row.Step.Do(j))
+	return index.KindOf(r.row().Step.Do(j))
 }
 
 // settle makes the prepared jobs of a batch true.
@@ -313,13 +345,13 @@ func (r *room) settle(h *hand, s Settler) {
 	for i := range h.kinds {
 		h.kinds[i] = index.Down
 	}
-	report, err := r.fuse.allow()
+	report, err := r.fuse().allow()
 	if err != nil {
 		r.counts.Skipped.Add(uint64(len(h.ready)))
 		return
 	}
 	began := time.Now()
-	h.take(began, r.row.Slice, report)
+	h.take(began, r.row().Slice, report)
 	defer func() {
 		r.charge(time.Since(began))
 		if p := recover(); p != nil {
@@ -353,13 +385,15 @@ func (r *room) count(k index.Kind) {
 func (r *room) takeHand() *hand {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	h, batch := new(hand), max(r.row().Batch, 1)
 	if n := len(r.free); n > 0 {
-		h := r.free[n-1]
-		r.free = r.free[:n-1]
-		return h
+		h, r.free = r.free[n-1], r.free[:n-1]
+	} else {
+		r.hands = append(r.hands, h)
 	}
-	h := &hand{batch: make([]*index.Job, max(r.row.Batch, 1))}
-	r.hands = append(r.hands, h)
+	if len(h.batch) != batch {
+		h.batch = make([]*index.Job, batch)
+	}
 	return h
 }
 
@@ -412,12 +446,12 @@ func (r *room) watch(now time.Time) {
 			hanging++
 		}
 	}
-	if hanging < r.row.Workers.Max || now.Before(r.jamTold) {
+	if hanging < r.row().Workers.Max || now.Before(r.jamTold) {
 		return
 	}
-	r.jamTold = now.Add(r.row.Slice)
+	r.jamTold = now.Add(r.row().Slice)
 	for range hanging {
-		if report, err := r.fuse.allow(); err == nil {
+		if report, err := r.fuse().allow(); err == nil {
 			report(index.Late)
 		}
 	}
@@ -442,7 +476,7 @@ func (r *room) relax() {
 	if r.queue.Len() == 0 && r.busy.Load() == 0 {
 		r.cost.Store(r.cost.Load() * 7 / 8)
 	}
-	if w := r.width.Load(); int(w) > max(r.row.Workers.Min, 1) && r.queue.Len() == 0 {
+	if w := r.width.Load(); int(w) > max(r.row().Workers.Min, 1) && r.queue.Len() == 0 {
 		r.width.CompareAndSwap(w, w-1)
 	}
 }
@@ -460,10 +494,11 @@ func jitter(d time.Duration) time.Duration {
 }
 
 func (r *room) stats(now time.Time) index.RoomStats {
+	row := r.row()
 	return index.RoomStats{
-		Name: r.row.Name, Depth: r.queue.Len(), Capacity: r.queue.Cap(), OldestWait: r.oldest(now),
-		Busy: int(r.busy.Load()), Workers: int(r.width.Load()), Batch: r.row.Batch, LastBatch: int(r.last.Load()),
-		Slice: r.row.Slice, Breaker: r.fuse.state(), Done: r.rate.done.Load(), Step: r.longest(now), Counts: &r.counts,
+		Name: row.Name, Depth: r.queue.Len(), Capacity: r.queue.Cap(), OldestWait: r.oldest(now),
+		Busy: int(r.busy.Load()), Workers: int(r.width.Load()), Batch: row.Batch, LastBatch: int(r.last.Load()),
+		Slice: row.Slice, Breaker: r.fuse().state(), Done: r.rate.done.Load(), Step: r.longest(now), Counts: &r.counts,
 	}
 }
 

@@ -271,7 +271,7 @@ func TestBadBodiesDoNotBlowTheFuseOfTheStore(t *testing.T) {
 			l.in()
 			l.wait()
 		}
-		if l.fuse.state() != closed {
+		if l.fuse().state() != closed {
 			t.Error("a client can take the store away from the others")
 		}
 	})
@@ -379,7 +379,7 @@ func Example() {
 
 	line, err := Build(Config{
 		Cache: CacheRow{Name: "cache", Cache: newFakeCache(gens), Gens: gens, Depth: 64, Batch: 16, Slice: time.Second, Breaker: testBreaker},
-		Rooms: []Row{row, second}, Write: write, Loops: 1, Budget: 2 * time.Second,
+		Rooms: []Row{row, second}, Write: write, Loops: 1, Dial: index.NewDial(index.Tuning{Budget: 2 * time.Second}),
 		Gens: gens, Render: new(fakeRenderer), Counts: new(index.LookupCounts),
 	})
 	if err != nil {

@@ -70,7 +70,7 @@ func (p *Pipeline) expire(a *asker) {
 	}()
 	a.job.Stage = ""
 	if at := a.errand.at.Load(); at != nil {
-		a.job.Stage = at.row.Name
+		a.job.Stage = at.name
 	}
 	p.refuse(a.job, index.Late)
 }

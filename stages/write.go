@@ -16,7 +16,6 @@ type Scribe struct {
 	Gens    *index.Generations
 	Cache   index.Cache
 	Tasks   *Tasks
-	Limit   BodyLimit
 	Verify  func(*index.Key, *index.NameRecord) error // whether a name may be believed; nil: signatures are not judged
 	Counts  *index.LookupCounts
 	Changed func(kind string, k *index.Key) // told of every durable change; must not wait
@@ -35,7 +34,7 @@ func (s *Scribe) Do(j *index.Job) error {
 		j.Answer.Doc = doc
 		return nil
 	}
-	d := decoder{limit: s.Limit, now: time.Now().Unix(), verify: s.Verify}
+	d := decoder{limit: BodyLimit{j.Tuning.BodyBytes, j.Tuning.Ratio}, now: time.Now().Unix(), verify: s.Verify}
 	var err error
 	if j.Op == index.Reindex {
 		err = s.Tasks.decode(&d, j)

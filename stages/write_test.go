@@ -55,12 +55,18 @@ func newOffice(t *testing.T, w fakeWriter) *office {
 	g := index.NewGenerations()
 	o := &office{t: t, cache: &forgetting{Cache: newFakeCache(g)}}
 	o.Scribe = &Scribe{
-		Writer: w, Gens: g, Cache: o.cache, Tasks: NewTasks(g, o.cache), Limit: BodyLimit{1 << 20, 10}, Counts: new(index.LookupCounts),
+		Writer: w, Gens: g, Cache: o.cache, Tasks: NewTasks(g, o.cache), Counts: new(index.LookupCounts),
 		Changed: func(kind string, k *index.Key) { o.told = append(o.told, kind+" "+k.String()) },
 	}
 	o.Tasks.lookup = func(j *index.Job) { j.Finish(index.Missing) }
 	t.Cleanup(o.Tasks.Close)
 	return o
+}
+
+// Do is the scribe's, under the usual tuning, as the pipeline would have it.
+func (o *office) Do(j *index.Job) error {
+	j.Tuning = &usual
+	return o.Scribe.Do(j)
 }
 
 // pin is a write whose body is right.

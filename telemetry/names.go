@@ -13,7 +13,6 @@ var (
 	hedgeResults  = []string{"win", "lose", "tie"}
 	amnesiaStates = []string{"enabled", "disabled"}
 	quotas        = []string{"resolves", "providers"}
-	reloadResults = []string{"ok", "failed"}
 	hopBounds     = []float64{1, 2, 3, 4, 5, 6, 8, 10, 15, 20}
 )
 
@@ -166,7 +165,9 @@ func enterHouse(b *book, s Sources) {
 	}
 	b.gauges("pq_enabled", "1 when post-quantum key exchange is on.").gauge(zero)
 	zeros(b.counters("quota_exhaustions_total", "Requests refused by a quota, by dimension.", "dimension"), quotas)
-	zeros(b.counters("config_reloads_total", "Reloads of the configuration, by result.", "result"), reloadResults)
+	reloads := b.counters("config_reloads_total", "Reloads of the configuration, by result.", "result")
+	reloads.count(&s.Reloads.OK, "ok")
+	reloads.count(&s.Reloads.Failed, "failed")
 	b.counters("bus_lagged_total", "Events that a slow subscriber missed.").counter(s.Bus)
 
 	stalls := b.counters("stalls_total", "Times that something stood still, by what.", "kind")

@@ -23,6 +23,7 @@ type Sources struct {
 	Lookups   *index.LookupCounts
 	Integrity *index.IntegrityCounts
 	Bus       func() (lagged uint64)
+	Reloads   *index.ReloadCounts
 	Ready     *Readiness
 	Version   any        // /version, as JSON
 	Stages    func() any // "extra" of /debug/stages, as JSON
@@ -50,6 +51,9 @@ func (s Sources) orZero() Sources {
 	}
 	if s.CacheSize == nil {
 		s.CacheSize = func() int64 { return 0 }
+	}
+	if s.Reloads == nil {
+		s.Reloads = new(index.ReloadCounts)
 	}
 	if s.Lookups == nil {
 		s.Lookups = new(index.LookupCounts)

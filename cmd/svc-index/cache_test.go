@@ -305,7 +305,7 @@ func TestReadAfterWrite(t *testing.T) {
 	if testing.Short() || raceEnabled {
 		trials = 2_000
 	}
-	h := openHouse(t, seams{}, "limits.inflight=4096", "limits.conns_per_ip=0", "limits.write_timeout=30s",
+	h := openHouse(t, seams{}, "limits.inflight=4096", "limits.conns_per_ip=0", "limits.write_timeout=30s", "watch.stall=40s",
 		"stages.write.slice=30s", "stages.write.max_wait=30s", "budget.resolve=30s", "stages.db.slice=20s", "stages.db.max_wait=20s")
 	h.http.Transport.(*http.Transport).MaxIdleConnsPerHost = 128
 	kinds := []struct {
@@ -375,7 +375,7 @@ func TestReadAfterWrite(t *testing.T) {
 
 // The same for what replaces something: no reader goes back in time.
 func TestReadsNeverGoBack(t *testing.T) {
-	h := openHouse(t, seams{}, "limits.inflight=4096", "limits.write_timeout=30s", "stages.write.slice=30s", "stages.write.max_wait=30s")
+	h := openHouse(t, seams{}, "limits.inflight=4096", "limits.write_timeout=30s", "watch.stall=40s", "stages.write.slice=30s", "stages.write.max_wait=30s")
 	const rounds = 150
 	var acked atomic.Int64
 	var wait sync.WaitGroup

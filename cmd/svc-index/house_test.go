@@ -56,6 +56,11 @@ func openUnready(t *testing.T, dir string, s seams, set ...string) *testHouse {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return openConfig(t, cfg, s)
+}
+
+func openConfig(t *testing.T, cfg config.Config, s seams) *testHouse {
+	t.Helper()
 	if err := cfg.Check(); err != nil {
 		t.Fatal(err)
 	}

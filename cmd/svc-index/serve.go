@@ -23,7 +23,11 @@ func serveCmd() *cobra.Command {
 		Short: "Run the server until it is interrupted",
 		Long: `Run the server until SIGTERM or an interrupt. It then turns /readyz off,
 answers what has arrived, and closes the database last; a second signal ends
-it at once.`,
+it at once.
+
+SIGHUP, or a change of the --config file, reloads the configuration: limits,
+stages, times and log level change under way, listeners and paths at the next
+start. What is not sound changes nothing.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := s.load()
@@ -31,9 +35,11 @@ it at once.`,
 				return err
 			}
 			sig := make(chan os.Signal, 2)
-			signal.Notify(sig, os.Interrupt, syscall.SIGTERM)
+			signal.Notify(sig, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 			defer signal.Stop(sig)
-			return serve(cfg, newLogger(cfg.Log, cmd.ErrOrStderr()), sig, cmd.OutOrStdout())
+			level := new(slog.LevelVar)
+			log := newLogger(cfg.Log, level, cmd.ErrOrStderr())
+			return serve(newReloader(s.input(), cfg, level), log, sig, cmd.OutOrStdout())
 		},
 	}
 	s.flags(cmd)
@@ -44,36 +50,70 @@ it at once.`,
 var errForced = errors.New("ended by a second signal, before the drain was over")
 
 // serve runs a house until the first signal.
-func serve(cfg config.Config, log *slog.Logger, sig <-chan os.Signal, out io.Writer) error {
+func serve(r *reloader, log *slog.Logger, sig <-chan os.Signal, out io.Writer) error {
+	cfg := r.now()
 	h, err := build(cfg, log, rigSeams(log))
 	if err != nil {
 		return err
 	}
+	r.attach(h)
+	watcher := watchFile(r.in.File, log)
+	defer watcher.Close()
 	fmt.Fprintf(out, "svc-index listens on http://%s, admin on http://%s\n", h.addr, h.admin.Addr())
 	log.Info("serving", "listen", h.addr.String(), "admin", h.admin.Addr(), "data", cfg.DataDir,
 		"uds", cfg.UDS.Path, "version", version, "commit", commit)
-	got := <-sig
-	log.Info("draining", "signal", got.String(), "limit", time.Duration(cfg.Limits.Drain).String())
-	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(cfg.Limits.Drain))
+	got := untilEnd(r, watcher, sig)
+	limit := time.Duration(r.now().Limits.Drain)
+	log.Info("draining", "signal", got.String(), "limit", limit.String())
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	closed := make(chan error, 1)
 	go func() { closed <- h.close(ctx) }()
-	select {
-	case err := <-closed:
-		log.Info("closed", "err", err)
-		return err
-	case <-sig:
-		return errForced
+	for {
+		select {
+		case err := <-closed:
+			log.Info("closed", "err", err)
+			return err
+		case s := <-sig:
+			if s != syscall.SIGHUP {
+				return errForced
+			}
+		}
 	}
+}
+
+// untilEnd reloads when asked to, until the first signal to end.
+func untilEnd(r *reloader, w *config.Watcher, sig <-chan os.Signal) os.Signal {
+	for {
+		select {
+		case s := <-sig:
+			if s != syscall.SIGHUP {
+				return s
+			}
+			_ = r.safely("SIGHUP") // it has said so
+		case <-w.Changed():
+			_ = r.safely("the file changed")
+		}
+	}
+}
+
+// watchFile watches the configuration file, if there is one. Without the watching
+// there is still SIGHUP.
+func watchFile(path string, log *slog.Logger) *config.Watcher {
+	if path == "" {
+		return nil
+	}
+	w, err := config.WatchFile(path)
+	if err != nil {
+		log.Warn("the configuration file is not watched", "err", err)
+	}
+	return w
 }
 
 // newLogger returns the process's logger. It speaks of states, not of events:
 // no line per request.
-func newLogger(l config.Log, w io.Writer) *slog.Logger {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(l.Level)); err != nil {
-		level = slog.LevelInfo // config.Check has refused anything else
-	}
+func newLogger(l config.Log, level *slog.LevelVar, w io.Writer) *slog.Logger {
+	setLevel(level, l.Level)
 	opts := &slog.HandlerOptions{Level: level}
 	if l.Format == "text" {
 		return slog.New(slog.NewTextHandler(w, opts))

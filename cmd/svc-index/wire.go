@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"svcindex/auth"
@@ -37,18 +38,21 @@ type house struct {
 	log   *slog.Logger
 	ready *telemetry.Readiness
 	loops int // event loops; read once, for Go may change its mind
+	dial  *index.Dial
 
-	trust  *auth.Trust
-	bus    *bus.Bus
-	ring   *auth.Keyring
-	store  *leveldb.DB
-	cache  *ram.Cache
-	tasks  *stages.Tasks
-	line   *stages.Pipeline
-	front  index.Resolver // of the event loops: line
-	server *netio.Server
-	watch  *watch.Watch
-	admin  *telemetry.Server
+	reloads  index.ReloadCounts
+	reloader atomic.Pointer[reloader] // nil: nobody reloads
+	bus      *bus.Bus
+	ring     *auth.Keyring
+	trust    *auth.Trust
+	store    *leveldb.DB
+	cache    *ram.Cache
+	tasks    *stages.Tasks
+	line     *stages.Pipeline
+	front    index.Resolver // of the event loops: line
+	server   *netio.Server
+	watch    *watch.Watch
+	admin    *telemetry.Server
 
 	listener sync.WaitGroup // to the bus
 	addr     net.Addr
@@ -71,6 +75,7 @@ func build(cfg config.Config, log *slog.Logger, s seams) (h *house, err error) {
 			err = errors.Join(err, h.close(context.Background()))
 		}
 	}()
+	h.dial = index.NewDial(tuning(&cfg))
 	h.ready.Set(telemetry.ConfigLoaded, nil)
 	h.ready.Set(telemetry.DHTClientReady, nil) // switched off counts as held
 	h.attachBus()
@@ -113,7 +118,7 @@ func build(cfg config.Config, log *slog.Logger, s seams) (h *house, err error) {
 
 // buildLine makes the pipeline from the table of rooms.
 func (h *house) buildLine(gens *index.Generations, pages *netio.Pages, s seams) (err error) {
-	cfg, st := &h.cfg, &h.cfg.Stages
+	st := &h.cfg.Stages
 	var store index.Store = h.store
 	var writer index.Writer = h.store
 	if s.store != nil {
@@ -125,7 +130,6 @@ func (h *house) buildLine(gens *index.Generations, pages *netio.Pages, s seams) 
 	counts := new(index.LookupCounts)
 	scribe := &stages.Scribe{
 		Writer: writer, Verify: h.trust.Verify, Gens: gens, Cache: h.cache, Tasks: h.tasks, Counts: counts, Changed: h.publish,
-		Limit: stages.BodyLimit{Bytes: int64(cfg.Limits.Body), Ratio: int64(cfg.Limits.DecompressRatio)},
 	}
 	rooms := []stages.Row{
 		row("db", &st.DB, stages.Shelf{Store: store}),
@@ -141,8 +145,7 @@ func (h *house) buildLine(gens *index.Generations, pages *netio.Pages, s seams) 
 			Slice: time.Duration(st.Cache.Slice), Breaker: breaker(st.Cache.Breaker),
 		},
 		Rooms: rooms, Write: row("write", &st.Write, scribe),
-		Loops: h.loops, Budget: time.Duration(cfg.Budget.Resolve),
-		MaxInflight: cfg.Limits.Inflight, MaxJoined: cfg.Limits.Joined,
+		Loops: h.loops, Dial: h.dial,
 		Gens: gens, Render: pages, Counts: counts,
 	})
 	if err != nil {
@@ -177,12 +180,9 @@ func breaker(b config.Breaker) stages.Breaker {
 // open lets clients in: the admin listener first, so that somebody can see why
 // the public one does not come up.
 func (h *house) open(gens *index.Generations, pages *netio.Pages, integrity *index.IntegrityCounts, nodeID string) (err error) {
-	cfg, l := &h.cfg, &h.cfg.Limits
+	cfg := &h.cfg
 	h.server, err = netio.New(netio.Options{
-		Loops: h.loops, HeadBytes: int(l.HeadBytes), BodyBytes: int64(l.Body),
-		BufferedBytes: int64(l.BufferedBytes), MaxConns: l.Conns(), ConnsPerIP: l.ConnsPerIP,
-		RequestTimeout: time.Duration(l.RequestTimeout), IdleTimeout: time.Duration(l.IdleTimeout),
-		Budget: time.Duration(cfg.Budget.Resolve), WriteTimeout: time.Duration(l.WriteTimeout),
+		Loops: h.loops, Dial: h.dial,
 		Gens: gens, Lookups: h.line.Counts(), Guard: auth.NewGuard(h.ring, nodeID), AuthReads: cfg.Auth.Required, Ready: h.ready.Body,
 		Version: versionBody(nodeID), ReasonRatio: stages.ReasonRatio, Log: h.log,
 	}, pages, h.front)
@@ -195,11 +195,11 @@ func (h *house) open(gens *index.Generations, pages *netio.Pages, integrity *ind
 	}
 	h.admin = telemetry.New(telemetry.Sources{
 		Rooms: h.line.Stats, Net: h.server.Counts(), Cache: h.cache.Counts(), CacheSize: h.cache.Len,
-		Lookups: h.line.Counts(), Integrity: integrity, Bus: h.bus.Lagged, Ready: h.ready,
+		Lookups: h.line.Counts(), Integrity: integrity, Bus: h.bus.Lagged, Reloads: &h.reloads, Ready: h.ready,
 		Version: versionDoc{"svc-index", version, commit, runtime.Version(), nodeID},
 		Stages:  h.extra,
 		Stalls:  stalls, Watch: func() any { return h.watch.Status() }, Recording: h.watch.Recording,
-		Config: cfg.Print,
+		Config: h.printConfig,
 	}, h.log)
 	if err := h.admin.Listen(cfg.Admin); err != nil {
 		return err
@@ -248,7 +248,7 @@ func (h *house) dbReady() error {
 func (h *house) extra() any {
 	errands, waiting := h.line.Inflight()
 	return map[string]any{
-		"event_loops": h.loops, "errands": errands, "askers_waiting": waiting, "cache_entries": h.cache.Len(),
+		"config": h.reloader.Load().state(), "event_loops": h.loops, "errands": errands, "askers_waiting": waiting, "cache_entries": h.cache.Len(),
 		"connections": h.server.Counts().Conns.Load(), "buffered_bytes": h.server.Counts().BufferedBytes.Load(),
 	}
 }

@@ -17,7 +17,7 @@ import (
 	"svcindex/index"
 )
 
-// Options are the cache's knobs.
+// Options are the cache's knobs. The times are those of a job without a Tuning.
 type Options struct {
 	Bytes    int           // memory for entries; freecache takes it all at once
 	TTL      time.Duration // how long an answer is fresh
@@ -174,19 +174,28 @@ func (r *read) take(b []byte) error {
 	return nil
 }
 
+// lives says how long what j found is kept.
+func (c *Cache) lives(j *index.Job) index.Lives {
+	if j.Tuning == nil {
+		return index.Lives{TTL: c.opt.TTL, NegTTL: c.opt.NegTTL, StaleFor: c.opt.StaleFor}
+	}
+	return j.Tuning.Lives
+}
+
 // PutIf implements index.Cache.
 func (c *Cache) PutIf(j *index.Job) bool {
 	if c.gens.Note(j.Hash) != j.Noted {
 		c.counts.Overtaken.Add(1)
 		return false
 	}
-	ttl := c.opt.TTL
+	lives := c.lives(j)
+	ttl := lives.TTL
 	negative := j.Result == index.Missing
 	if negative {
-		ttl = c.opt.NegTTL
+		ttl = lives.NegTTL
 	}
 	now := time.Since(c.start)
-	stale := ttl + c.opt.StaleFor
+	stale := ttl + lives.StaleFor
 	if !j.Answer.Until.IsZero() {
 		// What has an end of its own is neither fresh nor stale past it.
 		left := time.Until(j.Answer.Until)
