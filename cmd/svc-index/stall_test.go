@@ -161,7 +161,7 @@ func TestADeadlockOfTwoStagesIsFound(t *testing.T) {
 	defer close(open)
 	asking.Go(func() { _, _ = h.try("GET", "/resolve/name:x", "") })
 	asking.Go(func() {
-		_, _ = h.try("PUT", "/names/name:x", `{"manifest_cid":"b3:`+strings.Repeat("0", 64)+`","seq":1}`)
+		_, _ = h.try("PUT", "/names/name:x", `{"manifest_cid":"b3:`+strings.Repeat("1", 64)+`","seq":1}`)
 	})
 	text := h.stalls(":db", ":write")
 	for _, part := range []string{"tangled).Get", "tangled).Commit", `"stage":"write"`} {
@@ -173,7 +173,7 @@ func TestADeadlockOfTwoStagesIsFound(t *testing.T) {
 
 func TestAHouseAtRestDoesNotStandStill(t *testing.T) {
 	h := openHouse(t, seams{}, "watch.stall=2100ms", "watch.sched=0s")
-	h.do("PUT", "/names/name:x", `{"manifest_cid":"b3:`+strings.Repeat("0", 64)+`","seq":1}`)
+	h.do("PUT", "/names/name:x", `{"manifest_cid":"b3:`+strings.Repeat("1", 64)+`","seq":1}`)
 	for range 20 {
 		h.do("GET", "/resolve/name:x", "")
 		h.do("GET", "/resolve/name:x?fresh=true", "")
