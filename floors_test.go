@@ -19,7 +19,7 @@ const module = "svcindex/"
 var floors = [][]string{
 	{"index", "queue"},
 	{"auth", "bus", "config", "netio", "stages", "stages/ram", "stages/leveldb", "stages/fakenet",
-		"telemetry", "watch", "loadgen", "sdk/go", "profiles"},
+		"telemetry", "watch", "flame", "loadgen", "sdk/go", "profiles"},
 	{"cmd/svc-index"},
 	{"testing/faults", "testing/performance/rig"},
 	{"testing/performance/lab"},
@@ -39,6 +39,7 @@ var doors = map[string]string{
 	"github.com/coocood/freecache":            "stages/ram",
 	"github.com/syndtr/goleveldb":             "stages/leveldb",
 	"github.com/rcrowley/go-metrics":          "telemetry",
+	"github.com/google/pprof":                 "flame",
 	"github.com/libp2p":                       "stages/kaddht",
 	"github.com/pelletier/go-toml":            "config",
 	"gopkg.in/macaroon.v2":                    "auth",

@@ -58,7 +58,7 @@ func namedProfile(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "seconds is for profile and trace; take two and compare them with pprof -base", http.StatusBadRequest)
 		return
 	}
-	if p.Name() == "heap" && r.FormValue("gc") == "1" {
+	if r.FormValue("gc") == "1" && (p.Name() == "heap" || p.Name() == "allocs") {
 		runtime.GC()
 	}
 	debug, _ := strconv.Atoi(r.FormValue("debug"))
