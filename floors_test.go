@@ -18,7 +18,7 @@ const module = "svcindex/"
 // their own only if they are named.
 var floors = [][]string{
 	{"index", "queue"},
-	{"auth", "bus", "config", "netio", "stages", "stages/ram", "stages/leveldb", "stages/fakenet",
+	{"audit", "auth", "bus", "config", "netio", "stages", "stages/ram", "stages/leveldb", "stages/fakenet",
 		"telemetry", "watch", "flame", "loadgen", "sdk/go", "profiles"},
 	{"cmd/svc-index"},
 	{"testing/faults", "testing/performance/rig"},

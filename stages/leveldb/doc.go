@@ -23,6 +23,7 @@
 //
 // A key is one letter and what it is about:
 //
+//	a <number>     audit: an entry that is not in the audit's files yet
 //	c <cid>        content: the bytes of a manifest
 //	g <cid> <id>   gone: until when a deleted provider is remembered
 //	h <cid>        held: the size of a manifest whose bytes are here
@@ -31,7 +32,7 @@
 //	p <cid>        all providers of a cid in one row, and whether it is pinned
 //	q <cid>        quarantined: a manifest whose bytes were found damaged
 //	x <cid>        a pin, to list them by
-//	! <word>       the store's own: format, batch, canary
+//	! <word>       the store's own: format, batch, canary, audit
 //
 // A value is a version byte, a digest of 16 bytes over version, key and
 // payload, and the payload. The bytes of a manifest have no second digest:

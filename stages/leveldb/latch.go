@@ -138,7 +138,7 @@ func (d *DB) openReadOnly() {
 // not everybody's until it proved itself.
 func (d *DB) prove(e *engine) error {
 	t := &d.txn
-	t.begin(e, *d.tally.Load(), d.now().Unix())
+	t.begin(e, *d.tally.Load(), *d.auditMark.Load(), d.now().Unix())
 	song := strconv.FormatUint(t.tally.Batch+1, 10) + " " + strconv.FormatInt(t.now, 10)
 	t.put([]byte(keyCanary), []byte(song))
 	d.canary[1].Store(&song)

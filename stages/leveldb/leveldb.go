@@ -28,6 +28,7 @@ type Options struct {
 	Now       func() time.Time       // nil: time.Now
 	Log       *slog.Logger           // nil: discard
 	Integrity *index.IntegrityCounts // nil: own
+	Audit     bool                   // every mutation leaves an entry; somebody must take them away
 
 	// For tests: what lies between us and the disk.
 	wrap func(storage.Storage) storage.Storage
@@ -45,13 +46,15 @@ type DB struct {
 	born      time.Time // the origin of our monotonic times
 
 	// The ways to the writer.
-	calls  chan *call
-	marks  chan index.CID  // manifests whose bytes were found damaged
-	faults chan fault      // why the store should be closed for writes
-	proofs chan chan error // somebody wants a canary written and read
-	quit   chan struct{}
-	close  sync.Once
-	idle   sync.WaitGroup // the writer and the keeper
+	calls    chan *call
+	marks    chan index.CID  // manifests whose bytes were found damaged
+	faults   chan fault      // why the store should be closed for writes
+	proofs   chan chan error // somebody wants a canary written and read
+	keepings chan keeping    // entries of the audit that are kept elsewhere
+	audited  chan struct{}   // there are new ones
+	quit     chan struct{}
+	close    sync.Once
+	idle     sync.WaitGroup // the writer and the keeper
 
 	// Shared, each a value of its own.
 	engine    atomic.Pointer[engine]
@@ -59,6 +62,8 @@ type DB struct {
 	suspect   atomic.Pointer[suspect]
 	canary    [2]atomic.Pointer[string] // what stands, and what is being written
 	tally     atomic.Pointer[tally]
+	auditMark atomic.Pointer[index.AuditMark]
+	auditLost atomic.Bool  // it could not be read
 	writeAt   atomic.Int64 // when the write under way began; 0: none
 	roundAt   atomic.Int64 // when the keeper's round under way began; 0: none
 	bytes     atomic.Int64 // on disk
@@ -103,14 +108,16 @@ func newDB(o Options) (*DB, error) {
 	o.Path = filepath.Clean(o.Path)
 	d := &DB{
 		opt: o, log: o.Log, now: o.Now, integrity: o.Integrity,
-		space:   &space{dir: o.Path, free: o.free},
-		born:    time.Now(),
-		calls:   make(chan *call),
-		marks:   make(chan index.CID, marksWaiting),
-		faults:  make(chan fault, 1),
-		proofs:  make(chan chan error),
-		quit:    make(chan struct{}),
-		backoff: backoffMin,
+		space:    &space{dir: o.Path, free: o.free},
+		born:     time.Now(),
+		calls:    make(chan *call),
+		marks:    make(chan index.CID, marksWaiting),
+		faults:   make(chan fault, 1),
+		proofs:   make(chan chan error),
+		keepings: make(chan keeping),
+		audited:  make(chan struct{}, 1),
+		quit:     make(chan struct{}),
+		backoff:  backoffMin,
 	}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
@@ -143,6 +150,9 @@ func (d *DB) adopt(e *engine, t tally) error {
 	}
 	for _, c := range marked {
 		d.damaged.add(c)
+	}
+	if err := d.readMark(e, &t); err != nil {
+		return err
 	}
 	d.noteTables(e)
 	if err := d.prove(e); err != nil {

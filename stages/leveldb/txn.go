@@ -9,13 +9,15 @@ import (
 // A txn is a batch being built. It reads through itself, so that the second
 // mutation of a key in one batch meets the first. Only the writer has one.
 type txn struct {
-	e     *engine
-	now   int64 // unix seconds
-	ops   []op
-	at    map[string]int // key -> its op
-	tally tally
-	buf   []byte // a frame being made
-	heals []index.CID
+	e       *engine
+	now     int64 // unix seconds
+	ops     []op
+	at      map[string]int // key -> its op
+	tally   tally
+	mark    index.AuditMark
+	changes int    // rows noted
+	buf     []byte // a frame being made
+	heals   []index.CID
 }
 
 // An op is one row of the batch. A nil payload deletes.
@@ -24,8 +26,8 @@ type op struct {
 	payload []byte
 }
 
-func (t *txn) begin(e *engine, last tally, now int64) {
-	t.e, t.tally, t.now = e, last, now
+func (t *txn) begin(e *engine, last tally, mark index.AuditMark, now int64) {
+	t.e, t.tally, t.mark, t.now = e, last, mark, now
 	clear(t.ops)
 	clear(t.at)
 	t.ops, t.heals = t.ops[:0], t.heals[:0]
@@ -57,6 +59,7 @@ func (t *txn) put(key, payload []byte) {
 func (t *txn) drop(key []byte) { t.note(key, nil) }
 
 func (t *txn) note(key, payload []byte) {
+	t.changes++
 	if i, ok := t.at[string(key)]; ok {
 		t.ops[i].payload = payload
 		return

@@ -30,6 +30,7 @@ type Report struct {
 	Torn        int64  // bytes of torn tail; normal after a crash
 	Tables      int
 	Quarantined uint64
+	Audit       index.AuditMark
 
 	Findings []string // what is wrong, for people
 	More     int      // findings beyond findingsMax
@@ -60,6 +61,17 @@ func Verify(ctx context.Context, path string, progress func(Progress)) (Report, 
 	if progress == nil {
 		v.progress = func(Progress) {}
 	}
+	return v.verify()
+}
+
+// Audit is Verify that shows how far the audit goes, then the entries that no
+// file has yet, then what the rows say, for the audit to be held against.
+func Audit(ctx context.Context, path string, mark func(index.AuditMark), pending func(index.AuditEntry), facts func(index.Fact)) (Report, error) {
+	v := verifier{ctx: ctx, dir: filepath.Clean(path), progress: func(Progress) {}, mark: mark, pending: pending, facts: facts}
+	return v.verify()
+}
+
+func (v *verifier) verify() (Report, error) {
 	if _, err := os.Stat(filepath.Join(v.dir, "LOCK")); err != nil {
 		return v.report, fmt.Errorf("leveldb: %s holds no database (%w); db.path names the directory of one: %w", v.dir, err, index.Invalid)
 	}
@@ -74,7 +86,7 @@ func Verify(ctx context.Context, path string, progress func(Progress)) (Report, 
 	}
 	v.take(in)
 	if in.fresh {
-		return v.report, ctx.Err()
+		return v.report, v.ctx.Err()
 	}
 	if err := v.tables(stor); err != nil {
 		return v.report, err
@@ -88,6 +100,10 @@ type verifier struct {
 	progress func(Progress)
 	report   Report
 	done     Progress
+	audit    auditWalk
+	mark     func(index.AuditMark)
+	facts    func(index.Fact) // nil: nobody wants them
+	pending  func(index.AuditEntry)
 }
 
 func (v *verifier) take(in inspection) {
@@ -160,6 +176,15 @@ func (v *verifier) rows(stor storage.Storage, in *inspection) error {
 	if said.Batch > 0 {
 		v.report.Batch = said.Batch
 	}
+	mark, err := e.readMark(&said)
+	if err != nil {
+		v.report.add(keyAudit, err.Error())
+	}
+	v.report.Audit = mark
+	v.audit.begin(mark)
+	if v.mark != nil {
+		v.mark(mark)
+	}
 	var found tally
 	strict := e.iterate(nil, nil)
 	defer strict.Release()
@@ -174,6 +199,9 @@ func (v *verifier) rows(stor storage.Storage, in *inspection) error {
 		if _, err := v.walk(rest, &found, last); err != nil {
 			return err
 		}
+	}
+	if fault := v.audit.end(); fault != "" {
+		v.report.add(v.dir, fault)
 	}
 	v.compare(said, found)
 	v.report.Manifests, v.report.Quarantined = found.Manifests, found.Quarantined
@@ -225,9 +253,17 @@ func (v *verifier) row(found *tally, key, value []byte) {
 	case rowQuarantine:
 		found.Quarantined++
 		v.report.add(show(key), "its bytes were found damaged and are in quarantine; put the manifest again")
+	case rowAudit:
+		if ok = v.audit.row(key, payload); ok && sound && v.pending != nil {
+			e, _ := parseAudit(v.audit.next-1, bytes.Clone(payload))
+			v.pending(e)
+		}
 	case rowGone, rowHeld, rowOwn:
 	default:
 		ok = false
+	}
+	if sound && ok && v.facts != nil {
+		facts(key, payload, v.facts)
 	}
 	if sound && !ok {
 		v.report.add(show(key), "a row of a shape this program does not know")

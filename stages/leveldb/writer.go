@@ -81,6 +81,9 @@ func (d *DB) write() {
 			err = d.commit(d.gather(c))
 		case c := <-d.marks:
 			err = d.mark(c)
+		case k := <-d.keepings:
+			err = d.kept(k.entry)
+			k.done <- err
 		case done := <-d.proofs:
 			err = d.prove(d.engine.Load())
 			done <- err
@@ -148,7 +151,7 @@ func (d *DB) commit(group []*call) error {
 }
 
 func (d *DB) begin() *txn {
-	d.txn.begin(d.engine.Load(), *d.tally.Load(), d.now().Unix())
+	d.txn.begin(d.engine.Load(), *d.tally.Load(), *d.auditMark.Load(), d.now().Unix())
 	return &d.txn
 }
 
@@ -164,9 +167,15 @@ func (d *DB) build(t *txn, group []*call) (err error) {
 	for _, c := range group {
 		for _, m := range c.ms {
 			m.Created, m.Stored, m.Current, m.Record, m.TaskID = false, 0, 0, index.NameRecord{}, ""
+			if m.Err = d.auditable(t); m.Err != nil {
+				continue
+			}
+			changes := t.changes
 			if m.Err = t.apply(m); m.Err != nil {
 				d.counts.refused.Add(1)
+				continue
 			}
+			t.applied(m, changes, d.opt.Audit)
 		}
 	}
 	return nil
@@ -190,8 +199,11 @@ func (d *DB) flush(t *txn) error {
 		return err
 	}
 	d.counts.batches.Add(1)
-	last := t.tally
+	last, mark := t.tally, t.mark
 	d.tally.Store(&last)
+	if was := d.auditMark.Swap(&mark); was.Last != mark.Last {
+		d.tellAudited()
+	}
 	d.damaged.drop(t.heals)
 	return nil
 }
