@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -119,6 +120,11 @@ func (c Config) checkPlaces() (bad []error) {
 // checkUDS refuses paths the listener must not touch: gnet removes whatever is
 // there before it binds.
 func (c Config) checkUDS() []error {
+	for _, uid := range c.UDS.AllowUIDs {
+		if _, err := strconv.ParseUint(uid, 10, 32); err != nil {
+			return []error{fmt.Errorf("uds.allow_uids: found %q, expected the number of a user, as id -u shows it", uid)}
+		}
+	}
 	p := c.UDS.Path
 	if p == "" {
 		return nil

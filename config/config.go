@@ -12,6 +12,7 @@ import (
 	"io"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
@@ -26,6 +27,7 @@ type Config struct {
 	InsecureBind bool   `toml:"insecure_bind"`
 
 	Auth   Auth   `toml:"auth"`
+	Audit  Audit  `toml:"audit"`
 	UDS    UDS    `toml:"uds"`
 	Limits Limits `toml:"limits"`
 	Quota  Quota  `toml:"quota"`
@@ -47,9 +49,27 @@ type Auth struct {
 	Required bool   `toml:"required"`
 }
 
+// Audit is the record of who changed what.
+type Audit struct {
+	Enabled bool   `toml:"enabled"`
+	Dir     string `toml:"dir"` // AuditDir is where it is
+}
+
 // UDS is the Unix socket beside the TCP listener.
 type UDS struct {
-	Path string `toml:"path"`
+	Path      string `toml:"path"`
+	AllowUIDs List   `toml:"allow_uids"` // UIDs are the numbers
+}
+
+// UIDs returns the users who may connect; none: whoever the file modes let.
+// What is not a number is for Check to find.
+func (u UDS) UIDs() (uids []uint32) {
+	for _, s := range u.AllowUIDs {
+		if n, err := strconv.ParseUint(s, 10, 32); err == nil {
+			uids = append(uids, uint32(n))
+		}
+	}
+	return uids
 }
 
 // Limits bound what clients may cost. 0 switches a limit off, except where
@@ -197,8 +217,9 @@ func Defaults() Config {
 			NegTTL:   Duration(5 * time.Second),
 			StaleFor: Duration(10 * time.Minute),
 		},
-		DB:   DB{Sync: true, MinFree: 64 << 20, RefreshAfter: Duration(60 * time.Second)},
-		Rank: Rank{RegionBias: 0.5, FreshnessHalfLife: Duration(time.Hour)},
+		Audit: Audit{Enabled: true},
+		DB:    DB{Sync: true, MinFree: 64 << 20, RefreshAfter: Duration(60 * time.Second)},
+		Rank:  Rank{RegionBias: 0.5, FreshnessHalfLife: Duration(time.Hour)},
 		Watch: Watch{
 			Stall:  Duration(3 * time.Second),
 			Sched:  Duration(250 * time.Millisecond),
@@ -238,6 +259,14 @@ func (c Config) DBPath() string {
 		return c.DB.Path
 	}
 	return filepath.Join(c.DataDir, "db")
+}
+
+// AuditDir returns the directory of the audit's files.
+func (c Config) AuditDir() string {
+	if c.Audit.Dir != "" {
+		return c.Audit.Dir
+	}
+	return filepath.Join(c.DataDir, "audit")
 }
 
 // KeysPath returns the file of the root keys.

@@ -51,6 +51,9 @@ func (c *Config) keys() []key {
 		{"insecure_bind", &c.InsecureBind, "", "allow the public listener, which has no TLS, on another address than loopback"},
 		{"auth.root_keys", &c.Auth.RootKeys, "", "file of the root keys that capabilities are signed with, mode 0600; empty: root.keys in data_dir"},
 		{"auth.required", &c.Auth.Required, "", "look-ups need a capability with index.read, too"},
+		{"audit.enabled", &c.Audit.Enabled, "", "every mutation leaves an entry: who, when, what"},
+		{"audit.dir", &c.Audit.Dir, "", "directory of the audit's files, which only grow; empty: audit in data_dir"},
+		{"uds.allow_uids", &c.UDS.AllowUIDs, "", "numbers of the users who may connect to uds.path, known by SO_PEERCRED; empty: only who the file modes let, which is the server's own user and root"},
 		{"uds.path", &c.UDS.Path, "", "Unix socket that serves the same as listen; empty: none"},
 
 		{"limits.request_timeout", &l.RequestTimeout, "", "longest time from a request's first byte to its last, else 408"},
@@ -148,7 +151,7 @@ func isLive(name string) bool {
 // yet. They are told apart from misspelt ones: the advice is another.
 var later = []string{
 	"dht", "facets", "compression", "tls", "proxy", "tracing",
-	"uds.allow_uids", "cache.refresh_ahead", "cache.warmup_keys",
+	"cache.refresh_ahead", "cache.warmup_keys",
 	"db.engine",
 }
 

@@ -168,6 +168,7 @@ type NetCounts struct {
 	Conns         atomic.Int64  // open now
 	Accepted      atomic.Uint64 // since start
 	ConnsRefused  atomic.Uint64 // over a connection cap
+	PeersRefused  atomic.Uint64 // on the Unix socket, of another user
 	AcceptErrors  atomic.Uint64 // EMFILE and its like
 	ClientAborts  atomic.Uint64 // gone with a request in flight
 	SlowClosed    atomic.Uint64 // too slow to read or to send

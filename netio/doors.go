@@ -7,8 +7,11 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // doors are the sockets we listen on. They are ours and not gnet's, because
@@ -20,6 +23,7 @@ type doors struct {
 	server  *Server
 	busy    sync.WaitGroup
 	turning chan struct{} // one for each connection being turned away
+	uids    []uint32      // who may connect to the Unix socket; none: anybody. Set before it listens
 
 	mu sync.Mutex
 	// Fields below are protected by mu.
@@ -49,22 +53,29 @@ func (s *Server) Listen(addr string) (net.Addr, error) {
 
 // ListenUnix opens a Unix socket, 0600 in a directory that is 0700. A socket
 // that nobody answers on is replaced; anything else in the way is left alone.
-func (s *Server) ListenUnix(path string) error {
+// With uids, others than its owner may reach the socket, and only the users
+// listed are served: the kernel says who connected.
+func (s *Server) ListenUnix(path string, uids []uint32) error {
 	if err := clearWay(path); err != nil {
 		return err
 	}
 	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	socketMode, dirMode, forbidden := fs.FileMode(0o600), fs.FileMode(0o700), fs.FileMode(0o077)
+	if len(uids) > 0 {
+		socketMode, dirMode, forbidden = 0o666, 0o711, 0o022 // nobody else may put a socket in its place
+	}
+	if err := os.MkdirAll(dir, dirMode); err != nil {
 		return fmt.Errorf("uds.path: %w", err)
 	}
-	if fi, err := os.Stat(dir); err != nil || fi.Mode().Perm()&0o077 != 0 {
-		return fmt.Errorf("uds.path: directory %s has mode %v, want 0700: others could reach the socket; chmod it or choose a directory of its own", dir, fi.Mode().Perm())
+	if fi, err := os.Stat(dir); err != nil || fi.Mode().Perm()&forbidden != 0 {
+		return fmt.Errorf("uds.path: directory %s has mode %v, want %04o: others could reach the socket or replace it; chmod it or choose a directory of its own", dir, fi.Mode().Perm(), dirMode)
 	}
 	ln, err := net.Listen("unix", path)
 	if err != nil {
 		return fmt.Errorf("uds.path: %w", err)
 	}
-	if err := os.Chmod(path, 0o600); err != nil {
+	s.doors.uids = uids
+	if err := os.Chmod(path, socketMode); err != nil {
 		_ = ln.Close()
 		return fmt.Errorf("uds.path: %w", err)
 	}
@@ -127,15 +138,15 @@ func (d *doors) accept(ln net.Listener) {
 // take hands a connection to an event loop, or turns it away.
 func (d *doors) take(nc net.Conn) {
 	s := d.server
+	if !d.knows(nc) {
+		s.counts.PeersRefused.Add(1)
+		d.refuse(nc, errPeer)
+		return
+	}
 	c := &conn{ip: peer(nc), late: s.draining.Load(), tuning: s.opt.Dial.Now()}
 	if !d.enter(c.ip) {
 		s.counts.ConnsRefused.Add(1)
-		select {
-		case d.turning <- struct{}{}:
-			d.busy.Go(func() { d.turnAway(nc); <-d.turning })
-		default:
-			_ = nc.Close() // no time for words
-		}
+		d.refuse(nc, errConnCap)
 		return
 	}
 	s.counts.Accepted.Add(1)
@@ -180,16 +191,46 @@ func (d *doors) leave(ip string) {
 	d.server.counts.Conns.Add(-1)
 }
 
-// turnAway answers a connection over a cap with a canned 503 and closes it.
-func (d *doors) turnAway(nc net.Conn) {
+// refuse turns a connection away with a word, if there is time for one.
+func (d *doors) refuse(nc net.Conn, r *refusal) {
+	select {
+	case d.turning <- struct{}{}:
+		d.busy.Go(func() { d.turnAway(nc, r); <-d.turning })
+	default:
+		_ = nc.Close()
+	}
+}
+
+// knows reports whether the peer of a Unix socket may connect. What the kernel
+// says is of the process that called connect, whoever holds the descriptor
+// now; only its user counts, a pid may be another's by the time it is read.
+func (d *doors) knows(nc net.Conn) bool {
+	uc, ok := nc.(*net.UnixConn)
+	if !ok || len(d.uids) == 0 {
+		return true
+	}
+	raw, err := uc.SyscallConn()
+	if err != nil {
+		return false
+	}
+	known := false
+	err = raw.Control(func(fd uintptr) {
+		cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+		known = err == nil && slices.Contains(d.uids, cred.Uid)
+	})
+	return err == nil && known
+}
+
+// turnAway answers a connection with a canned refusal and closes it.
+func (d *doors) turnAway(nc net.Conn, r *refusal) {
 	defer nc.Close()
 	_ = nc.SetDeadline(time.Now().Add(acceptPause))
 	s := &slot{server: d.server, close: true}
 	d.mu.Lock()
 	d.ids.give(s, nil, time.Now())
 	d.mu.Unlock()
-	s.refuse(errConnCap)
-	d.server.counts.Rejected[errConnCap.reject].Add(1)
+	s.refuse(r)
+	d.server.counts.Rejected[r.reject].Add(1)
 	_, _ = nc.Write(s.out)
 	if tc, ok := nc.(interface{ CloseWrite() error }); ok {
 		// Let the client read the answer before a reset for its unread

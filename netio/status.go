@@ -48,6 +48,8 @@ var (
 		message: verdicts[index.Busy].message}
 	errPanic = &refusal{status: 500, code: "internal", reject: index.RejectInternal,
 		message: verdicts[index.Broken].message}
+	errPeer = &refusal{status: 403, code: "forbidden", reason: "peer", reject: index.RejectUnauth, close: true,
+		message: "this user may not connect here; uds.allow_uids says who may"}
 	errConnCap = &refusal{status: 503, code: "upstream_unready", reason: "connections", reject: index.RejectOverCapacity, close: true,
 		message: "too many connections are open; come back after Retry-After"}
 )

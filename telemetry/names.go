@@ -65,6 +65,7 @@ func enterConns(b *book, n *index.NetCounts) {
 	b.gauges("http_connections_open", "Connections open now.").gauge(func() float64 { return float64(n.Conns.Load()) })
 	b.counters("http_connections_accepted_total", "Connections accepted.").count(&n.Accepted)
 	b.counters("http_connections_refused_total", "Connections over a cap, closed with a 503.").count(&n.ConnsRefused)
+	b.counters("http_peers_refused_total", "Peers on the Unix socket that uds.allow_uids does not name.").count(&n.PeersRefused)
 	b.counters("http_accept_errors_total", "Failures to accept a connection.").count(&n.AcceptErrors)
 	b.counters("http_client_aborts_total", "Connections that left with a request in flight.").count(&n.ClientAborts)
 	b.counters("http_slow_closed_total", "Connections closed for being too slow to send or to read.").count(&n.SlowClosed)
@@ -169,6 +170,10 @@ func enterHouse(b *book, s Sources) {
 	reloads.count(&s.Reloads.OK, "ok")
 	reloads.count(&s.Reloads.Failed, "failed")
 	b.counters("bus_lagged_total", "Events that a slow subscriber missed.").counter(s.Bus)
+
+	b.counters("audit_entries_total", "Mutations that left an entry, since the store was made.").counter(func() uint64 { n, _, _ := s.Audit(); return n })
+	b.gauges("audit_pending", "Entries that are in no file yet.").gauge(func() float64 { n, kept, _ := s.Audit(); return float64(n - kept) })
+	b.counters("audit_faults_total", "Failures to write entries to the audit's files.").counter(func() uint64 { _, _, n := s.Audit(); return n })
 
 	stalls := b.counters("stalls_total", "Times that something stood still, by what.", "kind")
 	for k := range index.StallKinds {

@@ -24,6 +24,7 @@ type Sources struct {
 	Integrity *index.IntegrityCounts
 	Bus       func() (lagged uint64)
 	Reloads   *index.ReloadCounts
+	Audit     func() (made, kept, faults uint64) // entries, and failures to keep them
 	Ready     *Readiness
 	Version   any        // /version, as JSON
 	Stages    func() any // "extra" of /debug/stages, as JSON
@@ -60,6 +61,9 @@ func (s Sources) orZero() Sources {
 	}
 	if s.Integrity == nil {
 		s.Integrity = new(index.IntegrityCounts)
+	}
+	if s.Audit == nil {
+		s.Audit = func() (made, kept, faults uint64) { return 0, 0, 0 }
 	}
 	if s.Bus == nil {
 		s.Bus = func() uint64 { return 0 }

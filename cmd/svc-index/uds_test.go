@@ -1,11 +1,14 @@
 package main
 
 import (
+	"fmt"
 	"io/fs"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -130,5 +133,48 @@ func TestUnixSocketAmongOthers(t *testing.T) {
 	}
 	if m := modeOf(t, dir); m.Perm() != 0o755 {
 		t.Errorf("the directory's mode became %v", m)
+	}
+}
+
+// The kernel says who connects, and who is not on the list hears so.
+func TestUnixSocketForSomeUsers(t *testing.T) {
+	dir := filepath.Join(shortDir(t), "open")
+	if err := os.Chmod(filepath.Dir(dir), 0o711); err != nil {
+		t.Fatal(err)
+	}
+	sock := filepath.Join(dir, "s")
+	const other = 54321
+	h := openHouse(t, seams{}, "uds.path="+sock, fmt.Sprintf("uds.allow_uids=%d", other))
+	w := dialWire(t, "unix", sock)
+	w.send(request("GET", "/healthz", ""))
+	if a := h.want(w.answer("GET"), 403, "forbidden"); a.field("reason") != "peer" {
+		t.Errorf("got %v", a)
+	}
+	if !w.ended() {
+		t.Error("the connection stays")
+	}
+	if n := h.scrape()["http_peers_refused_total"]; n != 1 {
+		t.Errorf("%v peers are counted as refused, want 1", n)
+	}
+	h.want(h.get("/healthz"), 200, "") // TCP knows no users
+	if os.Getuid() == 0 {
+		ask := exec.Command("curl", "-s", "--unix-socket", sock, "http://x/healthz")
+		ask.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: other, Gid: other}}
+		if out, err := ask.CombinedOutput(); err != nil || string(out) != `{"ok":true}` {
+			t.Errorf("user %d: %v %s", other, err, out)
+		}
+	}
+	h.shut()
+	mine := openHouse(t, seams{}, "uds.path="+sock, fmt.Sprintf("uds.allow_uids=%d,%d", other, os.Getuid()))
+	w = dialWire(t, "unix", sock)
+	w.send(request("GET", "/healthz", ""))
+	mine.want(w.answer("GET"), 200, "")
+
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	mine.shut()
+	if err := tryHouse(t, "uds.path="+sock, "uds.allow_uids=1"); err == nil || !strings.Contains(err.Error(), "replace it") {
+		t.Errorf("in a directory that all may write to: %v", err)
 	}
 }

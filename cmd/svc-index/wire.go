@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"svcindex/audit"
 	"svcindex/auth"
 	"svcindex/bus"
 	"svcindex/config"
@@ -45,6 +46,7 @@ type house struct {
 	bus      *bus.Bus
 	ring     *auth.Keyring
 	trust    *auth.Trust
+	keeper   *audit.Keeper // nil: no audit
 	store    *leveldb.DB
 	cache    *ram.Cache
 	tasks    *stages.Tasks
@@ -97,9 +99,15 @@ func build(cfg config.Config, log *slog.Logger, s seams) (h *house, err error) {
 	h.ring.Watch(log)
 	h.store, err = leveldb.Open(leveldb.Options{
 		Path: cfg.DBPath(), Sync: cfg.DB.Sync, MinFree: int64(cfg.DB.MinFree), Log: log, Integrity: integrity,
+		Audit: cfg.Audit.Enabled,
 	})
 	if err != nil {
 		return h, err
+	}
+	if cfg.Audit.Enabled {
+		if h.keeper, err = audit.Start(audit.Options{Dir: cfg.AuditDir(), Log: log}, h.store); err != nil {
+			return h, err
+		}
 	}
 	h.ready.Watch(telemetry.DBOpen, h.dbReady)
 
@@ -197,8 +205,8 @@ func (h *house) open(gens *index.Generations, pages *netio.Pages, integrity *ind
 		Rooms: h.line.Stats, Net: h.server.Counts(), Cache: h.cache.Counts(), CacheSize: h.cache.Len,
 		Lookups: h.line.Counts(), Integrity: integrity, Bus: h.bus.Lagged, Reloads: &h.reloads, Ready: h.ready,
 		Version: versionDoc{"svc-index", version, commit, runtime.Version(), nodeID},
-		Stages:  h.extra,
-		Stalls:  stalls, Watch: func() any { return h.watch.Status() }, Recording: h.watch.Recording,
+		Stages:  h.extra, Audit: h.audited,
+		Stalls: stalls, Watch: func() any { return h.watch.Status() }, Recording: h.watch.Recording,
 		Config: h.printConfig,
 	}, h.log)
 	if err := h.admin.Listen(cfg.Admin); err != nil {
@@ -212,7 +220,7 @@ func (h *house) open(gens *index.Generations, pages *netio.Pages, integrity *ind
 		if err != nil {
 			return fmt.Errorf("uds.path: %w", err)
 		}
-		if err := h.server.ListenUnix(path); err != nil {
+		if err := h.server.ListenUnix(path, cfg.UDS.UIDs()); err != nil {
 			return err
 		}
 	}
@@ -232,6 +240,16 @@ func (h *house) watchOver(stalls *index.WatchCounts) (err error) {
 		Rooms: h.line.Stats, Loops: h.server.Behind, Net: h.server.Counts(), Counts: stalls, Log: h.log,
 	})
 	return err
+}
+
+// audited says how far the audit is: entries made, kept in files, and rounds of
+// keeping that failed.
+func (h *house) audited() (made, kept, faults uint64) {
+	m := h.store.AuditMark()
+	if h.keeper != nil {
+		faults = h.keeper.Faults.Load()
+	}
+	return m.Last, m.Kept, faults
 }
 
 // dbReady says whether the store can be trusted now. A store that only refuses
@@ -317,6 +335,11 @@ func (h *house) close(ctx context.Context) error {
 	h.listener.Wait()
 	if h.cache != nil {
 		h.cache.Close()
+	}
+	if h.keeper != nil && !stuck {
+		if err := h.keeper.Close(); err != nil {
+			h.log.Warn("audit: entries wait in the store for the next start", "err", err)
+		}
 	}
 	if h.store != nil && !stuck { // a store that hangs in a call hangs in Close, too
 		errs = append(errs, h.store.Close())

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"svcindex/index"
 )
@@ -76,8 +77,30 @@ func BenchmarkGetManifest(b *testing.B) {
 	}
 }
 
+// BenchmarkCommit is 32 writers of names, without an audit and with one whose
+// entries are taken away once a second, as they are in a server.
 func BenchmarkCommit(b *testing.B) {
+	b.Run("plain", func(b *testing.B) { benchCommit(b, false) })
+	b.Run("audit", func(b *testing.B) { benchCommit(b, true) })
+}
+
+func benchCommit(b *testing.B, audit bool) {
 	db, keys, _ := benched(b, 100)
+	db.opt.Audit = audit // nobody writes yet
+	quit, gone := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(gone)
+		for {
+			select {
+			case <-quit:
+				return
+			case <-time.After(time.Second):
+				m := db.AuditMark()
+				_ = db.AuditKept(index.AuditEntry{N: m.Last})
+			}
+		}
+	}()
+	defer func() { close(quit); <-gone }()
 	var seq atomic.Uint64
 	seq.Store(1)
 	b.SetParallelism(32)

@@ -1,8 +1,12 @@
 package faults
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -125,6 +129,8 @@ func TestFaultKill9(t *testing.T) {
 	s = start(t, options{dir: dir})
 	s.stop()
 	verifySound(t, dir)
+	entries := auditSound(t, dir)
+	each(func(w *writer) { w.audited(t, entries) })
 
 	acked, manifests := 0, 0
 	for _, w := range writers {
@@ -141,6 +147,85 @@ func TestFaultKill9(t *testing.T) {
 	if bound := size(10*time.Second, 2*time.Second); quantile(restarts, .5) > bound {
 		t.Errorf("restart to ready takes %v, want less than %v", quantile(restarts, .5), bound)
 	}
+}
+
+// audited wants one entry for each thing in the state it was left in, and for
+// no state two.
+func (w *writer) audited(t *testing.T, entries map[string]int) {
+	t.Helper()
+	for _, th := range append(w.things[:len(w.things):len(w.things)], w.kept...) {
+		if th.acked == "" || th.kind == aSet { // audit verify holds each row of a set to its entry
+			continue
+		}
+		if n := entries[th.entry()]; n != 1 {
+			t.Errorf("%s: %d entries in the audit say %q, want 1", th.key, n, th.entry())
+		}
+	}
+}
+
+// auditSound runs audit verify on the data of a server that does not run, and
+// returns how often each entry is there.
+func auditSound(t *testing.T, dir string) map[string]int {
+	t.Helper()
+	out, err := command("audit", "verify", "--data", dir)
+	if err != nil || !strings.Contains(out, "sound") {
+		t.Errorf("audit verify: %v\n%s", err, out)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "audit", "*.jsonl"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no files of the audit: %v", err)
+	}
+	entries, last := make(map[string]int), uint64(0)
+	for _, path := range files {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range bytes.Lines(b) {
+			var e entry
+			if err := json.Unmarshal(line, &e); err != nil {
+				t.Fatalf("%s: %v", line, err)
+			}
+			if e.N == 0 {
+				continue // a header
+			}
+			if e.N != last+1 || e.Who == "" {
+				t.Errorf("entry %d follows %d, on the word of %q", e.N, last, e.Who)
+			}
+			last = e.N
+			entries[e.text()]++
+		}
+	}
+	t.Logf("the audit has %d entries", last)
+	return entries
+}
+
+// An entry is what we read of a line of the audit.
+type entry struct {
+	N                 uint64
+	Who, Op, Key, CID string
+	Seq               uint64
+	IDs               []string
+}
+
+func (e *entry) text() string {
+	switch e.Op {
+	case "put_name":
+		return fmt.Sprintf("%s %d %s", e.Key, e.Seq, e.CID)
+	case "delete_name":
+		return fmt.Sprintf("%s %d deleted", e.Key, e.Seq)
+	case "put_manifest":
+		return e.Key + " held"
+	}
+	return fmt.Sprintf("%s %s %d", e.Key, e.Op, e.N) // of one set there are many alike
+}
+
+// entry is the text of the entry that tells of the state a thing is in.
+func (th *thing) entry() string {
+	if th.kind == aName {
+		return "name:" + th.key + " " + th.acked
+	}
+	return th.key + " " + th.acked
 }
 
 // verifySound runs db verify on the data of a server that does not run.
