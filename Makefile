@@ -61,5 +61,28 @@ page: build ## look at the live page with headless Chromium (Debian's, installed
 	@command -v chromium >/dev/null || { apt-get update -q && apt-get install -qy chromium; }
 	cd testing/page && $(GO) vet ./... && $(GO) test -count 1 -v ./...
 
+LAB := testing/performance
+TOOLS = @command -v wrk >/dev/null && command -v nginx >/dev/null && command -v taskset >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends wrk nginx-light util-linux; }
+
+bin/svc-index-rig: FORCE
+	@$(GO) build -trimpath -tags rig -ldflags '$(LDFLAGS)' -o $@ ./cmd/svc-index
+FORCE:
+
+loadgen-check: build ## loadgen beside wrk, vegeta and a busy-polling client: ROUNDS of each (5), on a quiet machine
+	$(TOOLS)
+	$(GO) -C $(LAB)/vegeta build -o $(CURDIR)/bin/vegeta github.com/tsenart/vegeta/v12
+	cc -O2 -Wall -o bin/busy $(LAB)/loadcheck/busy/busy.c
+	$(GO) test -count 1 -v -timeout 60m -run '^TestCheck' ./$(LAB)/loadcheck -args -full -rounds $(or $(ROUNDS),5) -binary $(CURDIR)/$(BIN) -vegeta $(CURDIR)/bin/vegeta -busy $(CURDIR)/bin/busy
+
+perf: build bin/svc-index-rig ## run load scenarios: SCENARIO=name, or several; without, say what there is
+	$(TOOLS)
+	@$(GO) build -o bin/perf ./$(LAB)/perf
+	@taskset -c 1 bin/perf $(PERF) $(if $(SCENARIO),run $(SCENARIO),list)
+
+slo-report: build bin/svc-index-rig ## find the rated load, hold it for HOLD (10m), write docs/slo-report.md; PROFILE=name for one
+	$(TOOLS)
+	@$(GO) build -o bin/perf ./$(LAB)/perf
+	taskset -c 1 bin/perf -hold $(or $(HOLD),10m) -profile '$(PROFILE)' $(PERF) slo-report
+
 clean: ## remove what was built
 	rm -rf bin

@@ -47,6 +47,7 @@ var figures = map[string]func(*Report) (v float64, known bool){
 	"late":      func(r *Report) (float64, bool) { return ofDue(r, r.Requests.Late) },
 	"hit":       hitFigure,
 	"rate":      func(r *Report) (float64, bool) { return r.Requests.Rate, r.Requests.Due > 0 },
+	"goodput":   goodFigure, // answers a second that were neither throttled nor an error
 }
 
 func latencyFigure(of func(*Latency) float64) func(*Report) (float64, bool) {
@@ -67,6 +68,12 @@ func hitFigure(r *Report) (float64, bool) {
 	}
 	return float64(hits) / float64(max(all, 1)), all > 0
 }
+
+func goodFigure(r *Report) (float64, bool) {
+	return r.Requests.Rate * float64(r.Requests.OK) / float64(max(r.Requests.Answered, 1)), r.Requests.Answered > 0
+}
+
+func isRate(figure string) bool { return figure == "rate" || figure == "goodput" }
 
 func isShare(figure string) bool {
 	return figure == "error" || figure == "throttled" || figure == "late" || figure == "hit"
@@ -113,7 +120,7 @@ func parseBound(figure, text string) (float64, error) {
 			return 0, fmt.Errorf("the bound of a share is 0 to 1, or 0%% to 100%%")
 		}
 		return v, nil
-	case figure == "rate":
+	case isRate(figure):
 		v, err := strconv.ParseFloat(text, 64)
 		if err != nil || !(v >= 0) {
 			return 0, fmt.Errorf("the bound of a rate is a number, of answers a second")
@@ -154,7 +161,7 @@ func (c Clause) show(v float64) string {
 	switch {
 	case isShare(c.Figure):
 		return fmt.Sprintf("%.4g%%", 100*v)
-	case c.Figure == "rate":
+	case isRate(c.Figure):
 		return fmt.Sprintf("%.1f/s", v)
 	}
 	return usText(v)

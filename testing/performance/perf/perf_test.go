@@ -1,0 +1,225 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"svcindex/loadgen"
+	"svcindex/testing/performance/lab"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestEveryScenarioCanBeRead(t *testing.T) {
+	files, err := filepath.Glob("../scenarios/*.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	have := map[string]bool{}
+	for _, file := range files {
+		s, err := readScenario(file)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		have[s.name] = true
+		for _, p := range s.Phases {
+			for _, l := range p.Loads {
+				if _, err := loadgen.ParseObjective(l.SLO); err != nil {
+					t.Errorf("%s: phase %s: %v", file, p.Name, err)
+				}
+			}
+		}
+	}
+	for _, name := range strings.Fields("hit hot-cold db-cold dht-tail overload limits limits-rate slow-loris bomb cache-cold-sweep dht-flap inter-region") {
+		if !have[name] {
+			t.Errorf("there is no scenario %s", name)
+		}
+	}
+}
+
+func TestScenariosThatWouldShowNothingAreRefused(t *testing.T) {
+	const good = "why = \"because\"\n[[phase]]\nname = \"p\"\n[[phase.load]]\nname = \"l\"\n"
+	for why, text := range map[string]string{
+		"no reason":                 strings.Replace(good, "because", " ", 1),
+		"no phase":                  "why = \"because\"\n",
+		"a phase without a load":    "why = \"because\"\n[[phase]]\nname = \"p\"\n",
+		"a key nobody knows":        good + "slow = 1\n",
+		"an act nobody knows":       good + "[[phase.act]]\ndo = \"dance\"\n",
+		"a recovery without a band": strings.Replace(good, "name = \"p\"", "name = \"p\"\nrecover = \"1m\"", 1),
+	} {
+		file := filepath.Join(t.TempDir(), "s.toml")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := readScenario(file); err == nil {
+			t.Errorf("%s: it was taken", why)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "s.toml")
+	if err := os.WriteFile(file, []byte(good), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := readScenario(file); err != nil || s.name != "s" || s.hash == "" {
+		t.Errorf("%+v, %v, want it taken", s, err)
+	}
+}
+
+func TestWhenP95IsBackInItsBand(t *testing.T) {
+	for _, tt := range []struct {
+		why  string
+		p95  []float64 // by second
+		at   time.Duration
+		back bool
+	}{
+		{"never out", []float64{1, 1, 1}, 0, true},
+		{"out for two seconds", []float64{9, 9, 1, 1, 1}, 2 * time.Second, true},
+		{"out again at the end, twice", []float64{9, 1, 1, 9, 9}, 0, false},
+		{"never back", []float64{9, 9, 9}, 0, false},
+	} {
+		var seconds []loadgen.Second
+		for i, v := range tt.p95 {
+			seconds = append(seconds, loadgen.Second{At: float64(i), P95: v})
+		}
+		at, back := recovered(seconds, 5)
+		if back != tt.back || back && at != tt.at {
+			t.Errorf("%s: %v, %v; want %v, %v", tt.why, at, back, tt.at, tt.back)
+		}
+	}
+}
+
+func TestARefusalOutOfFormIsNoticed(t *testing.T) {
+	const good = `{"code":"over_capacity","message":"m","corr_id":"c"}`
+	for _, tt := range []struct {
+		why    string
+		status int
+		body   string
+		drop   string // header that is left out
+		fault  string
+	}{
+		{"as it should be", 429, good, "", ""},
+		{"not JSON", 429, good, "Content-Type", "JSON"},
+		{"cut off", 429, good[:9], "", "read"},
+		{"the code of another status", 503, good, "", "upstream_unready"},
+		{"no message", 429, strings.Replace(good, `"m"`, `""`, 1), "", "message"},
+		{"another correlation id", 429, strings.Replace(good, `"c"`, `"d"`, 1), "", "X-Corr-ID"},
+		{"a cache may keep it", 429, good, "Cache-Control", "cached"},
+		{"it does not say when to come back", 429, good, "Retry-After", "Retry-After"},
+	} {
+		h := http.Header{"Content-Type": {"application/json"}, "Cache-Control": {"no-store"}, "X-Corr-Id": {"c"}, "Retry-After": {"1"}}
+		h.Del(tt.drop)
+		fault := faultOf(&http.Response{StatusCode: tt.status, Header: h}, []byte(tt.body))
+		if (fault == "") != (tt.fault == "") || !strings.Contains(fault, tt.fault) {
+			t.Errorf("%s: %q, want it to name %q", tt.why, fault, tt.fault)
+		}
+	}
+}
+
+func TestAPathDelaysBothWays(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		_, _ = io.Copy(c, c)
+	}()
+	const delay = 30 * time.Millisecond
+	p, err := openPath(ln.Addr().String(), delay)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	c, err := net.Dial("tcp", p.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	began, got := time.Now(), make([]byte, 5)
+	if _, err := c.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(c, got); err != nil || string(got) != "hello" {
+		t.Fatalf("%q, %v", got, err)
+	}
+	if took := time.Since(began); took < delay {
+		t.Errorf("there and back took %v, want at least %v", took, delay)
+	}
+}
+
+// Each promise that is broken has to be named, and make the load not held.
+func TestABrokenPromiseIsNamed(t *testing.T) {
+	good := func() *loadgen.Report {
+		r := &loadgen.Report{Valid: true}
+		r.Requests = loadgen.Requests{Due: 1000, Answered: 1000, OK: 1000, Rate: 1000}
+		r.Sources = []loadgen.Split{{Name: "cache", Response: loadgen.Latency{Count: 900}}, {Name: "db", Response: loadgen.Latency{Count: 100}}}
+		r.Response.P95 = 1000
+		return r
+	}
+	t0 := time.Now()
+	before := lab.Usage{At: t0, FilesMax: 20000}
+	after := lab.Usage{At: t0.Add(time.Second), CPU: 500 * time.Millisecond, FilesMax: 20000, Peak: 100 << 20}
+	for _, tt := range []struct {
+		why    string
+		change func(r *loadgen.Report, u *lab.Usage)
+		named  string
+	}{
+		{"all is well", func(*loadgen.Report, *lab.Usage) {}, ""},
+		{"slow", func(r *loadgen.Report, _ *lab.Usage) { r.Response.P95 = 80_000 }, "p95"},
+		{"errors", func(r *loadgen.Report, _ *lab.Usage) { r.Requests.Refused = 1 }, "errors"},
+		{"throttled", func(r *loadgen.Report, _ *lab.Usage) { r.Requests.Throttled = 10 }, "throttled"},
+		{"busy", func(_ *loadgen.Report, u *lab.Usage) { u.CPU = 600 * time.Millisecond }, "processor"},
+		{"large", func(_ *loadgen.Report, u *lab.Usage) { u.Peak = 2 << 30 }, "memory"},
+		{"many descriptors", func(_ *loadgen.Report, u *lab.Usage) { u.Files = 6000 }, "descriptors"},
+		{"few hits", func(r *loadgen.Report, _ *lab.Usage) { r.Sources = r.Sources[1:] }, "hit ratio"},
+		{"a generator that was the limit", func(r *loadgen.Report, _ *lab.Usage) { r.Valid = false }, "INVALID"},
+	} {
+		r, u := good(), after
+		tt.change(r, &u)
+		got := rungOf(r, before, u, 1000, 80*time.Millisecond, true)
+		if got.Held != (tt.named == "") || !strings.Contains(got.Why, tt.named) {
+			t.Errorf("%s: held %v, %q", tt.why, got.Held, got.Why)
+		}
+	}
+}
+
+func TestAReportSaysWhatWasNotMeasured(t *testing.T) {
+	dir := t.TempDir()
+	b := &bench{results: dir, scenarios: "../scenarios", report: filepath.Join(dir, "report.md")}
+	r := rating{Setup: setups()[0], Rated: 1000, Mixed: []rung{{Rate: 1000, Answered: 1000, Hit: 0.9, P95: 500, CPU: 0.5, FilesMax: 100, Valid: true, Held: true}}}
+	text, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(b.ratingFile("dev"), text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if exit, err := b.writeReport(context.Background()); exit != 0 || err != nil {
+		t.Fatal(exit, err)
+	}
+	report, err := os.ReadFile(b.report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"has not been held yet", "| p95 of resolve < 80ms |", "not measured", "PROFILE=micronode", "| overload |"} {
+		if !bytes.Contains(report, []byte(want)) {
+			t.Errorf("the report does not say %q:\n%s", want, report)
+		}
+	}
+}
