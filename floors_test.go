@@ -18,7 +18,7 @@ const module = "svcindex/"
 // their own only if they are named.
 var floors = [][]string{
 	{"index", "queue"},
-	{"audit", "auth", "bus", "config", "netio", "stages", "stages/ram", "stages/leveldb", "stages/fakenet",
+	{"audit", "auth", "bus", "config", "netio", "stages", "stages/ram", "stages/leveldb", "stages/kaddht", "stages/fakenet",
 		"telemetry", "watch", "flame", "loadgen", "sdk/go", "profiles"},
 	{"cmd/svc-index"},
 	{"testing/faults", "testing/performance/rig"},
@@ -41,6 +41,8 @@ var doors = map[string]string{
 	"github.com/rcrowley/go-metrics":          "telemetry",
 	"github.com/google/pprof":                 "flame",
 	"github.com/libp2p":                       "stages/kaddht",
+	"github.com/multiformats":                 "stages/kaddht",
+	"github.com/ipfs":                         "stages/kaddht",
 	"github.com/pelletier/go-toml":            "config",
 	"gopkg.in/macaroon.v2":                    "auth",
 	"github.com/fsnotify/fsnotify":            "config",

@@ -45,6 +45,7 @@ func (c Config) check(nofile int) error {
 		c.checkStages(),
 		c.checkKnobs(),
 		c.checkWatch(),
+		c.checkDHT(),
 		c.checkTime(),
 		c.checkMemory(nofile),
 		c.checkDescriptors(nofile),
@@ -277,6 +278,46 @@ func (c Config) checkWatch() (bad []error) {
 	}
 	return bad
 }
+
+// checkDHT holds the network to what it can be. Addresses are looked at by
+// whoever uses them.
+func (c Config) checkDHT() (bad []error) {
+	d := &c.DHT
+	bad = append(bad, oneOf("dht.mode", d.Mode, []string{DHTClient, DHTServer})...)
+	if d.Alpha < 1 || d.Alpha > dhtWidest {
+		bad = append(bad, fmt.Errorf("dht.alpha = %d: expected 1 to %d", d.Alpha, dhtWidest))
+	}
+	if d.Beta > dhtWidest {
+		bad = append(bad, fmt.Errorf("dht.beta = %d: expected 0 to %d", d.Beta, dhtWidest))
+	}
+	for _, share := range []struct {
+		key string
+		is  float64
+	}{{"dht.hedge_jitter", d.HedgeJitter}, {"dht.hedge_budget", d.HedgeBudget}} {
+		if share.is < 0 || share.is > 1 {
+			bad = append(bad, fmt.Errorf("%s = %v: expected 0..1", share.key, share.is))
+		}
+	}
+	if !strings.HasPrefix(d.Prefix, "/") || strings.HasSuffix(d.Prefix, "/") {
+		bad = append(bad, fmt.Errorf("dht.prefix = %q: expected a path, such as /svc-index", d.Prefix))
+	}
+	if d.Enabled && d.Mode == DHTServer && d.Listen == "" {
+		bad = append(bad, errors.New("dht.mode = server, and dht.listen is empty: nobody could ask it; set dht.listen, or dht.mode = client"))
+	}
+	host, _, err := net.SplitHostPort(d.Listen)
+	switch ip := net.ParseIP(host); {
+	case d.Listen == "":
+	case err != nil || ip == nil:
+		bad = append(bad, fmt.Errorf("dht.listen = %q: expected an IP address and a port, such as 127.0.0.1:4001", d.Listen))
+	case (ip.IsPrivate() || ip.IsLoopback() || ip.IsLinkLocalUnicast()) && !d.AllowPrivate:
+		bad = append(bad, fmt.Errorf("dht.listen = %q is not a public address, and no other node would dial it: set dht.allow_private "+
+			"for a network of your own, or listen on a public address (0.0.0.0 for all)", d.Listen))
+	}
+	return bad
+}
+
+// dhtWidest is most requests one look-up may have in flight.
+const dhtWidest = 16
 
 func oneOf(key, is string, of []string) []error {
 	if slices.Contains(of, is) {

@@ -10,6 +10,7 @@ package config
 import (
 	"fmt"
 	"io"
+	"net"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -35,6 +36,7 @@ type Config struct {
 	Stages Stages `toml:"stages"`
 	Cache  Cache  `toml:"cache"`
 	DB     DB     `toml:"db"`
+	DHT    DHT    `toml:"dht"`
 	Rank   Rank   `toml:"rank"`
 	Watch  Watch  `toml:"watch"`
 	Trust  Trust  `toml:"trust"`
@@ -153,6 +155,28 @@ type DB struct {
 	RefreshAfter Duration `toml:"refresh_after"`
 }
 
+// DHT is the network of other nodes.
+type DHT struct {
+	Enabled       bool     `toml:"enabled"`
+	Mode          string   `toml:"mode"`
+	Listen        string   `toml:"listen"`
+	Bootstrap     List     `toml:"bootstrap"`
+	Prefix        string   `toml:"prefix"`
+	Alpha         int      `toml:"alpha"`
+	Beta          int      `toml:"beta"`
+	Hedge         Duration `toml:"hedge"`
+	HedgeJitter   float64  `toml:"hedge_jitter"`
+	HedgeBudget   float64  `toml:"hedge_budget"`
+	AnnounceAddrs List     `toml:"announce_addrs"` // Announced is what they come to
+	AllowPrivate  bool     `toml:"allow_private"`
+}
+
+// Modes of the DHT.
+const (
+	DHTClient = "client" // asks, and tells what it has
+	DHTServer = "server" // answers others, too, and keeps records for them
+)
+
 // Rank orders providers, and leaves some out.
 type Rank struct {
 	RegionBias        float64  `toml:"region_bias"`
@@ -220,6 +244,9 @@ func Defaults() Config {
 		Audit: Audit{Enabled: true},
 		DB:    DB{Sync: true, MinFree: 64 << 20, RefreshAfter: Duration(60 * time.Second)},
 		Rank:  Rank{RegionBias: 0.5, FreshnessHalfLife: Duration(time.Hour)},
+		DHT: DHT{
+			Mode: DHTClient, Prefix: "/svc-index", Alpha: 3, Beta: 2, Hedge: Duration(150 * time.Millisecond), HedgeJitter: 0.2, HedgeBudget: 0.1,
+		},
 		Watch: Watch{
 			Stall:  Duration(3 * time.Second),
 			Sched:  Duration(250 * time.Millisecond),
@@ -286,6 +313,32 @@ func (c Config) WatchDir() string {
 		return c.Watch.Dir
 	}
 	return filepath.Join(c.DataDir, "flight")
+}
+
+// DHTPath returns the directory of the records kept for other nodes, empty for
+// none: then they are in memory only.
+func (c Config) DHTPath() string {
+	if c.Amnesia.Enabled || c.DHT.Mode != DHTServer {
+		return ""
+	}
+	return filepath.Join(c.DataDir, "dht")
+}
+
+// Announced returns the addresses at which others find what this node serves:
+// dht.announce_addrs, or else where it listens.
+func (c Config) Announced() []string {
+	if len(c.DHT.AnnounceAddrs) > 0 {
+		return c.DHT.AnnounceAddrs
+	}
+	host, port, err := net.SplitHostPort(c.Listen)
+	ip := net.ParseIP(host)
+	if err != nil || ip == nil || ip.IsUnspecified() || port == "0" {
+		return nil
+	}
+	if ip.To4() != nil {
+		return []string{"/ip4/" + ip.String() + "/tcp/" + port + "/http"}
+	}
+	return []string{"/ip6/" + ip.String() + "/tcp/" + port + "/http"}
 }
 
 // Print writes c as TOML that Load reads back to the same Config.

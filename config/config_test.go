@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -107,6 +108,7 @@ func TestLaterLayersWin(t *testing.T) {
 	want := Defaults()
 	want.Log.Format = "text" // profile over defaults
 	want.Limits.RPS = 0
+	want.DHT.Enabled, want.DHT.Mode, want.DHT.Listen, want.DHT.AllowPrivate = true, DHTServer, "127.0.0.1:0", true
 	want.Limits.Inflight = 1 // file over profile
 	want.Limits.Joined = 2   // environment over file
 	want.Limits.Body = 3072  // flags over all, the last of them
@@ -122,6 +124,7 @@ func TestEveryLayerReachesEveryKey(t *testing.T) {
 		"string": "x", "bool": "true", "integer": "7", "number": "0.25", "duration": "7ms", "bytes": "7KiB", "count": "7",
 		"list": "a,b", "table": "name:a=K,L;name:b=M",
 	}
+	inForce := []string{"db.sync", "profile", "dht.enabled", "dht.allow_private"} // the profile says the same
 	for _, k := range Keys() {
 		v := sample[k.Type]
 		if k.Name == "profile" {
@@ -145,7 +148,7 @@ func TestEveryLayerReachesEveryKey(t *testing.T) {
 			continue
 		}
 		plain, _ := Load(Input{})
-		if cmp.Diff(plain, byFlag) == "" && k.Default != v && k.Name != "db.sync" && k.Name != "profile" {
+		if cmp.Diff(plain, byFlag) == "" && k.Default != v && !slices.Contains(inForce, k.Name) {
 			t.Errorf("%s: setting it changes nothing", k.Name)
 		}
 		if diff := cmp.Diff(byFile, byEnv) + cmp.Diff(byEnv, byFlag); diff != "" {
@@ -184,11 +187,11 @@ func TestLoadRefuses(t *testing.T) {
 			[]string{"flags", `unknown key "limits.inflght"`, `"limits.inflight"`}},
 		{"a bare word finds its table", Input{Set: []string{"neg_ttl=5s"}}, []string{`"cache.neg_ttl"`}},
 		{"a stage that does not exist", Input{Set: []string{"stages.dbb.depth=5"}}, []string{`"stages.db.depth"`}},
-		{"a key of a later part is not a misspelling", Input{Set: []string{"dht.enabled=true"}},
-			[]string{`"dht.enabled" is not in this version`}},
+		{"a key of a later part is not a misspelling", Input{Set: []string{"tls.cert=x"}},
+			[]string{`"tls.cert" is not in this version`}},
 		{"so is a later key of a table we have", Input{Set: []string{"cache.warmup_keys=5"}}, []string{"not in this version"}},
 		{"but not what only begins like one", Input{Set: []string{"cache.warmup_keysx=5"}}, []string{"unknown key"}},
-		{"an empty later table", Input{File: file(t, "[dht]\n")}, []string{`"dht" is not in this version`}},
+		{"an empty later table", Input{File: file(t, "[tls]\n")}, []string{`"tls" is not in this version`}},
 		{"an unknown empty table", Input{File: file(t, "[limit]\n")}, []string{`unknown key "limit"`}},
 		{"a file says which file, and which line", Input{File: file(t, "# x\n\nlisen = \"x\"\n")}, []string{"svc-index.toml:3:", `"listen"`}},
 		{"a line in a table", Input{File: file(t, "[limits]\nbody = 1\ninflght = 2\n")}, []string{"svc-index.toml:3:", `"limits.inflight"`}},
@@ -205,7 +208,7 @@ func TestLoadRefuses(t *testing.T) {
 		{"a file that is not there", Input{File: "/nowhere/x.toml"}, []string{"/nowhere/x.toml"}},
 		{"an unknown variable names its neighbour", Input{Env: []string{"SVC_INDEX_LIMITS_MAXCONNS=5"}},
 			[]string{"SVC_INDEX_LIMITS_MAXCONNS", "SVC_INDEX_LIMITS_MAX_CONNS"}},
-		{"a variable of a later part", Input{Env: []string{"SVC_INDEX_DHT_HEDGE_JITTER=5"}}, []string{"not in this version"}},
+		{"a variable of a later part", Input{Env: []string{"SVC_INDEX_TRACING_RATIO=5"}}, []string{"not in this version"}},
 		{"a bad value from the environment", Input{Env: []string{"SVC_INDEX_LIMITS_INFLIGHT=many"}},
 			[]string{"environment variable SVC_INDEX_LIMITS_INFLIGHT", `limits.inflight: found "many"`, "whole number", "requests"}},
 		{"a flag without a value", Input{Set: []string{"limits.inflight"}}, []string{"expected key=value"}},

@@ -91,6 +91,19 @@ func (c *Config) keys() []key {
 			{"db.min_free", &c.DB.MinFree, "", "free space on the disk below which writes are refused with 507"},
 			{"db.refresh_after", &c.DB.RefreshAfter, "", "how long a row that came from the DHT, and a name under a trusted prefix, is an answer before the DHT is asked again"},
 
+			{"dht.enabled", &c.DHT.Enabled, "", "ask the network for what neither memory nor disk has, and tell it what this node has"},
+			{"dht.mode", &c.DHT.Mode, "", "client: only ask and tell; server: answer others, too, and keep records for them"},
+			{"dht.listen", &c.DHT.Listen, "", "address the node answers others at, TCP; port 0: any free one; empty: nowhere"},
+			{"dht.bootstrap", &c.DHT.Bootstrap, "", "multiaddrs of nodes to begin with, each with its /p2p/ id; empty: the node is its own network until others find it"},
+			{"dht.prefix", &c.DHT.Prefix, "", "prefix of the protocol; who has another is in another network"},
+			{"dht.alpha", &c.DHT.Alpha, "requests", "requests of one look-up in flight"},
+			{"dht.beta", &c.DHT.Beta, "requests", "and as many more each time nothing comes back for dht.hedge; 0: none"},
+			{"dht.hedge", &c.DHT.Hedge, "", "how long a look-up waits for progress before it asks more peers; 0: for ever"},
+			{"dht.hedge_jitter", &c.DHT.HedgeJitter, "0..1", "share of dht.hedge by which it varies"},
+			{"dht.hedge_budget", &c.DHT.HedgeBudget, "0..1", "extra requests of a minute, as a share of the others; 0: none"},
+			{"dht.announce_addrs", &c.DHT.AnnounceAddrs, "", "multiaddrs at which clients find what this node serves; empty: from listen"},
+			{"dht.allow_private", &c.DHT.AllowPrivate, "", "deal with private, loopback and link-local addresses: for a network of one's own"},
+
 			{"rank.region_bias", &c.Rank.RegionBias, "0..1", "weight of a provider's region in its score; the rest is freshness"},
 			{"rank.freshness_half_life", &c.Rank.FreshnessHalfLife, "", "age at which a provider's freshness counts half"},
 			{"rank.allowed_regions", &c.Rank.AllowedRegions, "", "only providers of these regions are given out; \"\" in the list stands for those that name none; empty: all"},
@@ -150,7 +163,7 @@ func isLive(name string) bool {
 // later are keys and tables of the product that this version does not have
 // yet. They are told apart from misspelt ones: the advice is another.
 var later = []string{
-	"dht", "facets", "compression", "tls", "proxy", "tracing",
+	"dht.pq", "facets", "compression", "tls", "proxy", "tracing",
 	"cache.refresh_ahead", "cache.warmup_keys",
 	"db.engine",
 }

@@ -47,6 +47,15 @@ type Provider struct {
 	Expires  int64 // unix seconds
 }
 
+// A Holding is what a store holds under one key that its node could tell
+// others of.
+type Holding struct {
+	Key      Key
+	Name     NameRecord // of a name, tombstones included; Seq 0: none
+	Manifest int        // of a cid: bytes of the manifest held
+	Provider Provider   // of a cid: the node's own live row; no ID: none
+}
+
 // Op is what a Mutation does.
 type Op uint8
 

@@ -241,3 +241,25 @@ type WatchCounts struct {
 	Dumps   atomic.Uint64 // written
 	Skipped atomic.Uint64 // not written: one too many, or the disk would not
 }
+
+// HopBounds are the upper bounds of the histogram of hops.
+var HopBounds = [...]float64{1, 2, 3, 4, 5, 6, 8, 10, 15, 20}
+
+// DHTCounts count what the network was asked and how it went.
+type DHTCounts struct {
+	Lookup Hist // look-ups in the network, each of which may be a part of an answer
+	Hops   Hist // in the buckets of HopBounds; a hop counts as a second
+
+	Timeout, Unreachable, Invalid, Internal atomic.Uint64 // dht_errors_total by kind
+	HedgeWin, HedgeLose, HedgeTie           atomic.Uint64 // dht_hedged_requests_total by result
+}
+
+// ObserveHops counts a look-up of so many hops.
+func (c *DHTCounts) ObserveHops(hops int) {
+	i := 0
+	for i < len(HopBounds) && float64(hops) > HopBounds[i] {
+		i++
+	}
+	c.Hops.Counts[i].Add(1)
+	c.Hops.Nanos.Add(uint64(max(hops, 0)) * 1e9)
+}

@@ -19,7 +19,10 @@ type Scribe struct {
 	Verify  func(*index.Key, *index.NameRecord) error // whether a name may be believed; nil: signatures are not judged
 	Counts  *index.LookupCounts
 	Changed func(kind string, k *index.Key) // told of every durable change; must not wait
-	Log     *slog.Logger
+	// Announces reports whether others are told of a manifest of so many bytes;
+	// nil: of none.
+	Announces func(size int) bool
+	Log       *slog.Logger
 }
 
 var _ Settler = (*Scribe)(nil)
@@ -138,7 +141,7 @@ func (s *Scribe) document(j *index.Job) {
 	case index.PutManifest:
 		a.Created = m.Created
 		a.Location = "/manifests/" + m.Key.String()
-		a.Doc = manifestDoc{m.Key.String(), len(m.Manifest), false}
+		a.Doc = manifestDoc{m.Key.String(), len(m.Manifest), s.Announces != nil && s.Announces(len(m.Manifest))}
 	case index.PutName, index.DeleteName:
 		r, text := &m.Record, base64.RawURLEncoding.EncodeToString
 		a.Doc = nameDoc{

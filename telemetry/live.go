@@ -290,7 +290,7 @@ func (s *Server) watchLive(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.live.leave(moments)
-	first, err := json.Marshal(hello{s.src.Version, runtime.Version(), index.LatencyBounds[:], hopBounds, historyKept, past})
+	first, err := json.Marshal(hello{s.src.Version, runtime.Version(), index.LatencyBounds[:], index.HopBounds[:], historyKept, past})
 	if err != nil {
 		http.Error(w, "cannot be shown as JSON: "+err.Error(), http.StatusInternalServerError)
 		return

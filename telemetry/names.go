@@ -9,16 +9,12 @@ import (
 // The label values that no type of package index names.
 var (
 	stageNames    = []string{"cache", "db", "dht", "write"}
-	dhtErrorKinds = []string{"timeout", "unreachable", "invalid", "internal"}
-	hedgeResults  = []string{"win", "lose", "tie"}
 	amnesiaStates = []string{"enabled", "disabled"}
 	quotas        = []string{"resolves", "providers"}
-	hopBounds     = []float64{1, 2, 3, 4, 5, 6, 8, 10, 15, 20}
 )
 
 func zero() float64             { return 0 }
 func none() uint64              { return 0 }
-func noHist() *index.Hist       { return nil }
 func seconds() scale            { return newScale(index.LatencyBounds[:], 1) }
 func milliseconds() scale       { return newScale(index.LatencyBounds[:], 1e3) }
 func known[T any](v T) func() T { return func() T { return v } }
@@ -35,7 +31,7 @@ func enter(b *book, s Sources, v *view) {
 	enterNet(b, s.Net)
 	enterLookups(b, s)
 	enterStages(b, v)
-	enterDHT(b)
+	enterDHT(b, s.DHT)
 	enterHouse(b, s)
 	enterRuntime(b, v)
 	enterProcess(b, v)
@@ -149,13 +145,19 @@ func enterStageGauges(b *book, v *view) {
 	}
 }
 
-// enterDHT enters what the network stage will count. Dashboards and alerts can
-// name it before it is there.
-func enterDHT(b *book) {
-	b.histograms("index_dht_lookup_ms", "Time of a DHT look-up, in milliseconds.").histogram(milliseconds(), noHist)
-	b.histograms("index_dht_hops", "Hops of a DHT look-up.").histogram(newScale(hopBounds, 1), noHist)
-	zeros(b.counters("dht_errors_total", "DHT look-ups that failed, by kind.", "kind"), dhtErrorKinds)
-	zeros(b.counters("dht_hedged_requests_total", "Hedged DHT look-ups, by how the hedge fared.", "result"), hedgeResults)
+// enterDHT enters what the network stage counts, also where it is switched off.
+func enterDHT(b *book, c *index.DHTCounts) {
+	b.histograms("index_dht_lookup_ms", "Time of a DHT look-up, in milliseconds.").histogram(milliseconds(), known(&c.Lookup))
+	b.histograms("index_dht_hops", "Hops of a DHT look-up.").histogram(newScale(index.HopBounds[:], 1), known(&c.Hops))
+	errs := b.counters("dht_errors_total", "DHT look-ups and answers that failed, by kind.", "kind")
+	errs.count(&c.Timeout, "timeout")
+	errs.count(&c.Unreachable, "unreachable")
+	errs.count(&c.Invalid, "invalid")
+	errs.count(&c.Internal, "internal")
+	hedged := b.counters("dht_hedged_requests_total", "Hedged DHT look-ups, by how the hedge fared.", "result")
+	hedged.count(&c.HedgeWin, "win")
+	hedged.count(&c.HedgeLose, "lose")
+	hedged.count(&c.HedgeTie, "tie")
 }
 
 // enterHouse enters what belongs to no room.

@@ -149,6 +149,7 @@ const links = `svc-index, admin listener
 /readyz         whether it keeps all its promises, and if not, which
 /version        what runs here
 /debug/stages   each stage: queue, workers, breaker, rates; what stands still
+/debug/dht      the network: routing table, last look-ups with hops and hedges
 /debug/live     the same each second, as server-sent events; / in a browser draws it
 /debug/pprof/   profiles
 /debug/flight   a trace of the last seconds, if watch.flight is on
@@ -165,6 +166,7 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /version", s.version)
 	mux.HandleFunc("GET /debug/stages", s.stages)
+	mux.HandleFunc("GET /debug/dht", s.network)
 	mux.HandleFunc("GET /debug/live", s.watchLive)
 	mux.HandleFunc("GET /debug/flight", func(w http.ResponseWriter, _ *http.Request) {
 		whole(w, "application/octet-stream", s.src.Recording)
@@ -226,6 +228,14 @@ func (s *Server) stages(w http.ResponseWriter, _ *http.Request) {
 		page.Extra = s.src.Stages()
 	}
 	sendJSON(w, page)
+}
+
+func (s *Server) network(w http.ResponseWriter, _ *http.Request) {
+	if s.src.Network == nil {
+		http.Error(w, "the DHT is switched off (dht.enabled)", http.StatusNotFound)
+		return
+	}
+	sendJSON(w, s.src.Network())
 }
 
 func sendJSON(w http.ResponseWriter, v any) {

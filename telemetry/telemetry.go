@@ -22,12 +22,14 @@ type Sources struct {
 	CacheSize func() int64 // entries
 	Lookups   *index.LookupCounts
 	Integrity *index.IntegrityCounts
+	DHT       *index.DHTCounts
 	Bus       func() (lagged uint64)
 	Reloads   *index.ReloadCounts
 	Audit     func() (made, kept, faults uint64) // entries, and failures to keep them
 	Ready     *Readiness
 	Version   any        // /version, as JSON
 	Stages    func() any // "extra" of /debug/stages, as JSON
+	Network   func() any // /debug/dht, as JSON; nil: there is none
 
 	Stalls    *index.WatchCounts
 	Watch     func() any            // "watch" of /debug/stages, as JSON
@@ -64,6 +66,9 @@ func (s Sources) orZero() Sources {
 	}
 	if s.Audit == nil {
 		s.Audit = func() (made, kept, faults uint64) { return 0, 0, 0 }
+	}
+	if s.DHT == nil {
+		s.DHT = new(index.DHTCounts)
 	}
 	if s.Bus == nil {
 		s.Bus = func() uint64 { return 0 }

@@ -50,7 +50,7 @@ func openHouseIn(t *testing.T, dir string, s seams, set ...string) *testHouse {
 func openUnready(t *testing.T, dir string, s seams, set ...string) *testHouse {
 	t.Helper()
 	set = append([]string{
-		"listen=127.0.0.1:0", "admin=127.0.0.1:0", "data_dir=" + dir, "cache.bytes=4MiB", "limits.max_conns=2000",
+		"listen=127.0.0.1:0", "admin=127.0.0.1:0", "data_dir=" + dir, "cache.bytes=4MiB", "limits.max_conns=2000", "dht.enabled=false",
 	}, set...)
 	cfg, err := config.Load(config.Input{Set: set})
 	if err != nil {
@@ -79,7 +79,7 @@ func openConfig(t *testing.T, cfg config.Config, s seams) *testHouse {
 func tryHouse(t *testing.T, set ...string) error {
 	t.Helper()
 	cfg, err := config.Load(config.Input{Set: append([]string{
-		"listen=127.0.0.1:0", "admin=127.0.0.1:0", "data_dir=" + t.TempDir(), "cache.bytes=4MiB",
+		"listen=127.0.0.1:0", "admin=127.0.0.1:0", "data_dir=" + t.TempDir(), "cache.bytes=4MiB", "dht.enabled=false",
 	}, set...)})
 	if err != nil {
 		t.Fatal(err)

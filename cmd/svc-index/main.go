@@ -39,7 +39,7 @@ func rootCmd() *cobra.Command {
 	root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	root.AddCommand(
 		serveCmd(), publishCmd(), resolveCmd(), providersCmd(), manifestCmd(),
-		loadgenCmd(), profileCmd(), keyCmd(), configCmd(), dbCmd(), tokenCmd(), auditCmd(), versionCmd(),
+		loadgenCmd(), profileCmd(), keyCmd(), devnetCmd(), configCmd(), dbCmd(), tokenCmd(), auditCmd(), versionCmd(),
 	)
 	return strict(root)
 }

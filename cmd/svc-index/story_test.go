@@ -50,6 +50,7 @@ func TestStories(t *testing.T) {
 			e.Setenv("SVC_INDEX_LISTEN", "127.0.0.1:0")
 			e.Setenv("SVC_INDEX_ADMIN", "127.0.0.1:0")
 			e.Setenv("SVC_INDEX_CACHE_BYTES", "4MiB")
+			e.Setenv("SVC_INDEX_DHT_ENABLED", "false")
 			e.Setenv("HOME", e.WorkDir)
 			return nil
 		},

@@ -55,6 +55,7 @@ type house struct {
 	server   *netio.Server
 	watch    *watch.Watch
 	admin    *telemetry.Server
+	dht      dhtPart // the network
 
 	listener sync.WaitGroup // to the bus
 	addr     net.Addr
@@ -79,14 +80,13 @@ func build(cfg config.Config, log *slog.Logger, s seams) (h *house, err error) {
 	}()
 	h.dial = index.NewDial(tuning(&cfg))
 	h.ready.Set(telemetry.ConfigLoaded, nil)
-	h.ready.Set(telemetry.DHTClientReady, nil) // switched off counts as held
 	h.attachBus()
 
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return h, fmt.Errorf("data_dir: %w; choose one with --data", err)
 	}
 	integrity := new(index.IntegrityCounts)
-	_, nodeID, err := auth.Identity(cfg.DataDir)
+	key, nodeID, err := auth.Identity(cfg.DataDir)
 	if err != nil {
 		return h, err
 	}
@@ -118,10 +118,16 @@ func build(cfg config.Config, log *slog.Logger, s seams) (h *house, err error) {
 	}, gens)
 	pages := &netio.Pages{Now: time.Now, Rank: rank(cfg.Rank)}
 	h.tasks = stages.NewTasks(gens, h.cache)
+	if err := h.joinDHT(key, integrity); err != nil {
+		return h, err
+	}
 	if err := h.buildLine(gens, pages, s); err != nil {
 		return h, err
 	}
-	return h, h.open(gens, pages, integrity, nodeID)
+	if err := h.open(gens, pages, integrity, nodeID); err != nil {
+		return h, err
+	}
+	return h, h.announce(key)
 }
 
 // buildLine makes the pipeline from the table of rooms.
@@ -138,12 +144,17 @@ func (h *house) buildLine(gens *index.Generations, pages *netio.Pages, s seams) 
 	counts := new(index.LookupCounts)
 	scribe := &stages.Scribe{
 		Writer: writer, Verify: h.trust.Verify, Gens: gens, Cache: h.cache, Tasks: h.tasks, Counts: counts, Changed: h.publish,
+		Announces: h.announces,
 	}
 	rooms := []stages.Row{
 		row("db", &st.DB, stages.Shelf{Store: store}),
 	}
-	if s.network != nil {
-		dht := row("dht", &st.DHT, stages.Scout{Network: s.network})
+	network := s.network
+	if network == nil && h.dht.node != nil {
+		network = h.dht.node
+	}
+	if network != nil {
+		dht := row("dht", &st.DHT, stages.Scout{Network: network})
 		dht.LateIsNeutral = true
 		rooms = append(rooms, dht)
 	}
@@ -208,6 +219,7 @@ func (h *house) open(gens *index.Generations, pages *netio.Pages, integrity *ind
 		Stages:  h.extra, Audit: h.audited,
 		Stalls: stalls, Watch: func() any { return h.watch.Status() }, Recording: h.watch.Recording,
 		Config: h.printConfig,
+		DHT:    &h.dht.counts, Network: h.network(),
 	}, h.log)
 	if err := h.admin.Listen(cfg.Admin); err != nil {
 		return err
@@ -277,6 +289,9 @@ const busDepth = 1024
 // publish puts a durable change on the bus.
 func (h *house) publish(kind string, k *index.Key) {
 	h.bus.Publish(bus.Event{Kind: kind, Key: k.String(), At: time.Now()})
+	if a := h.dht.herald.Load(); a != nil && !k.IsZero() {
+		a.Changed(k)
+	}
 }
 
 // attachBus gives the bus its first listener: the log, at its finest level.
@@ -319,6 +334,7 @@ func (h *house) close(ctx context.Context) error {
 		stuck = err != nil
 		errs = append(errs, err)
 	}
+	errs = append(errs, h.leaveDHT())
 	if h.server != nil {
 		errs = append(errs, h.server.Stop())
 	}

@@ -1,0 +1,214 @@
+package kaddht
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	pb "github.com/libp2p/go-libp2p-kad-dht/pb"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peerstore"
+	"github.com/libp2p/go-libp2p/core/protocol"
+
+	"svcindex/index"
+)
+
+// DevnetMax is how many nodes a devnet may have: each is a listener, and each
+// connection between two of them takes two descriptors of this process.
+const DevnetMax = 200
+
+// A DevnetPlan says what network to start.
+type DevnetPlan struct {
+	Nodes      int
+	Host       string // IP address; empty: 127.0.0.1
+	Port       int    // of the first node, the others follow; 0: any free ones
+	Prefix     string
+	BucketSize int
+	Verify     func(*index.Key, *index.NameRecord) error
+	Log        *slog.Logger
+}
+
+// A Devnet is a private network in one process, to try things: real nodes on
+// real sockets that know each other from the start.
+type Devnet struct{ nodes []*DevNode }
+
+// A DevNode is one of them, with knobs for what peers do to each other.
+type DevNode struct {
+	*Node
+	slow atomic.Int64 // ns that each answer waits
+	hang atomic.Bool  // answers never
+	torn atomic.Bool  // breaks the stream instead of answering
+	end  chan struct{}
+}
+
+// OpenDevnet starts one. The nodes' keys come from their numbers, so that a
+// devnet on given ports has the same addresses every time; they guard nothing.
+func OpenDevnet(p DevnetPlan) (d *Devnet, err error) {
+	if p.Nodes < 1 || p.Nodes > DevnetMax {
+		return nil, fmt.Errorf("devnet: found %d nodes, expected 1 to %d", p.Nodes, DevnetMax)
+	}
+	if p.Host == "" {
+		p.Host = "127.0.0.1"
+	}
+	d = new(Devnet)
+	for i := range p.Nodes {
+		node, err := openDevNode(p, i)
+		if err != nil {
+			return nil, errors.Join(err, d.Close())
+		}
+		d.nodes = append(d.nodes, node)
+	}
+	d.acquaint()
+	return d, nil
+}
+
+func openDevNode(p DevnetPlan, i int) (*DevNode, error) {
+	port := p.Port
+	if port > 0 {
+		port += i
+	}
+	dn := &DevNode{end: make(chan struct{})}
+	n, err := Open(Options{
+		Key: DevKey(i), Server: true, Listen: net.JoinHostPort(p.Host, strconv.Itoa(port)), Prefix: p.Prefix, AllowPrivate: true,
+		Alpha: 3, Beta: 2, Hedge: 150 * time.Millisecond, Jitter: .2, HedgeBudget: .1, BucketSize: p.BucketSize,
+		Verify: p.Verify, Log: p.Log, Serving: dn.serving,
+	})
+	if err != nil {
+		return nil, err
+	}
+	dn.Node = n
+	return dn, nil
+}
+
+// DevKey is the key of a devnet's node.
+func DevKey(i int) ed25519.PrivateKey {
+	seed := index.Sum(binary.BigEndian.AppendUint64([]byte("svc-index devnet"), uint64(i)))
+	return ed25519.NewKeyFromSeed(seed[:])
+}
+
+// serving is where the knobs take hold: before a request is answered.
+func (d *DevNode) serving(s Serving) {
+	if d.hang.Load() {
+		<-d.end
+	}
+	if d.torn.Load() {
+		s.Reset()
+	}
+	if t := time.Duration(d.slow.Load()); t > 0 {
+		select {
+		case <-time.After(t):
+		case <-d.end:
+		}
+	}
+}
+
+// acquaint puts everybody into everybody's routing table, in random order,
+// without a connection: what refreshes would come to, at a hundredth of the
+// price.
+func (d *Devnet) acquaint() {
+	for _, a := range d.nodes {
+		for _, i := range rand.Perm(len(d.nodes)) {
+			if b := d.nodes[i]; a != b {
+				a.meets(b.Node)
+			}
+		}
+	}
+}
+
+// meets puts b into n's routing table.
+func (n *Node) meets(b *Node) {
+	n.host.Peerstore().AddAddrs(b.self, b.host.Addrs(), peerstore.PermanentAddrTTL)
+	_, _ = n.dht.RoutingTable().TryAddPeer(b.self, true, false)
+}
+
+// Nodes returns the nodes.
+func (d *Devnet) Nodes() []*DevNode { return d.nodes }
+
+// Bootstrap returns the addresses of the first few, for dht.bootstrap.
+func (d *Devnet) Bootstrap() (out []string) {
+	for _, n := range d.nodes[:min(3, len(d.nodes))] {
+		out = append(out, n.Addrs()...)
+	}
+	return out
+}
+
+// Slow makes the node take t for each answer.
+func (d *DevNode) Slow(t time.Duration) { d.slow.Store(int64(t)) }
+
+// Hang makes it accept and never answer.
+func (d *DevNode) Hang() { d.hang.Store(true) }
+
+// Tear makes it break streams instead of answering.
+func (d *DevNode) Tear(on bool) { d.torn.Store(on) }
+
+// Vanish cuts the node off: its connections end and it takes and makes no more.
+// back brings it back.
+func (d *DevNode) Vanish() (back func()) {
+	d.cut(true)
+	return func() { d.cut(false) }
+}
+
+// cut cuts the node off from everybody, or ends that.
+func (n *Node) cut(on bool) {
+	n.host.gate.cut.Store(on)
+	if on {
+		for _, c := range n.host.Network().Conns() {
+			_ = c.Close()
+		}
+	}
+}
+
+// Lie makes the node answer every request with what lie returns.
+func (d *DevNode) Lie(lie func(*pb.Message) *pb.Message) {
+	d.host.SetStreamHandler(protocol.ID(d.opt.Prefix+"/kad/1.0.0"), func(s network.Stream) {
+		l := &line{s: s, r: newReader(s)}
+		defer s.Close()
+		for {
+			m, err := l.read()
+			if err != nil {
+				return
+			}
+			answer := lie(m)
+			if answer == nil {
+				continue
+			}
+			frame, err := frameOf(answer)
+			if err == nil {
+				_, err = s.Write(frame)
+			}
+			if err != nil {
+				return
+			}
+		}
+	})
+}
+
+// Close ends the network.
+func (d *Devnet) Close() error {
+	var errs []error
+	for _, n := range d.nodes {
+		close(n.end)
+	}
+	done := make(chan error)
+	for _, n := range d.nodes {
+		go func() { done <- n.Close() }()
+	}
+	for range d.nodes {
+		errs = append(errs, <-done)
+	}
+	return errors.Join(errs...)
+}
+
+// Put stores a value at the nodes nearest to its key, as announcing does, and
+// returns how many took it.
+func (n *Node) Put(ctx context.Context, key string, value []byte) int {
+	return n.putValue(ctx, key, value)
+}

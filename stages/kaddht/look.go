@@ -1,0 +1,261 @@
+package kaddht
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	pb "github.com/libp2p/go-libp2p-kad-dht/pb"
+	kb "github.com/libp2p/go-libp2p-kbucket"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/peerstore"
+)
+
+// hedgeWaves is how often one look-up may widen.
+const hedgeWaves = 3
+
+// The rules of satisfaction. What a look-up finds is judged before it counts.
+var (
+	ruleManifest  = rule{most: 1, nearest: 3, sends: 40}
+	ruleName      = rule{most: 3, nearest: 3, sends: 40}
+	ruleProviders = rule{most: providersMax, some: 3, nearest: 3, sends: 40}
+	ruleProfile   = rule{most: 1, nearest: 3, sends: 20}
+	ruleClosest   = rule{most: 1, nearest: 3, sends: 40}
+)
+
+// A question is what a look-up asks each peer.
+type question struct {
+	what pb.Message_MessageType
+	key  []byte // of the record
+	rule rule
+	// judge looks at an answer and returns how many new finds are in it. It is
+	// called by one goroutine.
+	judge func(from peer.ID, m *pb.Message) int
+}
+
+// A report is how a look-up went.
+type report struct {
+	At       time.Time     `json:"at"`
+	What     string        `json:"what"`
+	Verdict  string        `json:"verdict"`
+	Took     time.Duration `json:"took_ns"`
+	Hops     int           `json:"hops"`
+	Sent     int           `json:"sent"`
+	Hedged   int           `json:"hedged"` // of these, in a second wave
+	Fired    int           `json:"waves"`
+	Won      bool          `json:"won"` // the satisfying answer was a hedge's
+	Answered int           `json:"answered"`
+	Failed   int           `json:"failed"`
+	Finds    int           `json:"finds"`
+	Calls    []call        `json:"calls"`
+
+	verdict verdict
+	search  *search
+}
+
+// A call is one request of a look-up.
+type call struct {
+	Peer  peer.ID       `json:"peer"`
+	Hop   int           `json:"hop"`
+	Hedge bool          `json:"hedge"`
+	Took  time.Duration `json:"took_ns"`
+	How   string        `json:"how"` // answered, failed or cancelled
+
+	c   *candidate
+	m   *pb.Message
+	err error
+}
+
+// look runs a search until it is over or ctx is done. Whatever is still under
+// way is cancelled then.
+func (n *Node) look(ctx context.Context, q *question) *report {
+	frame, err := frameOf(pb.NewMessage(q.what, q.key, 0))
+	if err != nil {
+		return &report{Verdict: unreachable.String(), verdict: unreachable}
+	}
+	began := n.now()
+	rep := &report{At: began, What: q.what.String()}
+	s := newSearch(q.key, n.self, n.opt.Alpha, q.rule, func(p peer.ID) grade { return n.memory.grade(p, began) })
+	rep.search = s
+	s.offer(1, n.near(s.target))
+
+	ctx, cancel := context.WithCancel(ctx)
+	calls := make(chan call, q.rule.sends)
+	out := make(map[*candidate]time.Time, 8)
+	timer := time.NewTimer(n.patience())
+	var winner *candidate
+	for ctx.Err() == nil {
+		for c := s.next(); c != nil; c = s.next() {
+			now := time.Now()
+			out[c] = now
+			n.call(ctx, c, frame, now, calls)
+		}
+		if s.verdict() != going {
+			break
+		}
+		select {
+		case got := <-calls:
+			delete(out, got.c)
+			if n.land(s, q, rep, got) {
+				winner = got.c
+				timer.Reset(n.patience())
+			}
+		case <-timer.C:
+			if rep.Fired < hedgeWaves && s.pick() != nil && n.mayHedge() {
+				s.widen(n.opt.Beta)
+				rep.Fired++
+			}
+			timer.Reset(n.patience())
+		case <-ctx.Done():
+		}
+	}
+	timer.Stop()
+	cancel()
+	for c, since := range out {
+		took := time.Since(since)
+		rep.note(call{Peer: c.id, Hop: c.hop, Hedge: c.hedge, Took: took, How: "cancelled"})
+		if s.answers > 0 {
+			n.memory.waited(c.id, took, n.now())
+		}
+	}
+	n.close(s, rep, winner)
+	return rep
+}
+
+// seeds returns the peers a search begins with.
+func (n *Node) seeds(target place) []heard {
+	ids := n.dht.RoutingTable().NearestPeers(kb.ID(target[:]), n.opt.BucketSize)
+	hs := make([]heard, len(ids))
+	for i, id := range ids {
+		hs[i].id = id
+	}
+	return hs
+}
+
+// patience is how long a look-up waits for progress before it asks more.
+func (n *Node) patience() time.Duration {
+	return time.Duration(float64(n.opt.Hedge) * (1 + n.opt.Jitter*(2*rand.Float64()-1)))
+}
+
+func (n *Node) mayHedge() bool {
+	if n.opt.Beta <= 0 || !n.opt.Calm() || !n.budget.allow(n.opt.Beta, n.now()) {
+		return false
+	}
+	n.budget.charge(0, n.opt.Beta, n.now())
+	return true
+}
+
+// call asks one peer. The answer comes through a channel that has room for all
+// of them, so that nobody has to be there to take it.
+func (n *Node) call(ctx context.Context, c *candidate, frame []byte, began time.Time, calls chan<- call) {
+	n.calls.Add(1)
+	go func() {
+		defer n.calls.Done()
+		if c.addrs != nil {
+			n.introduce(c)
+		}
+		m, err := n.ask(ctx, c.id, frame)
+		calls <- call{Peer: c.id, Hop: c.hop, Hedge: c.hedge, Took: time.Since(began), c: c, m: m, err: err}
+	}()
+}
+
+// introduce notes the addresses that came with the name of a peer. They are
+// parsed only now: most of those that are named are never asked.
+func (n *Node) introduce(c *candidate) {
+	if n.host != nil && n.host.Network().Connectedness(c.id) != network.Connected {
+		n.host.Peerstore().AddAddrs(c.id, n.policy.parse(c.addrs), peerstore.TempAddrTTL)
+	}
+}
+
+// land takes one answer and reports whether it was one.
+func (n *Node) land(s *search, q *question, rep *report, got call) bool {
+	if got.err != nil {
+		got.How = "failed"
+		s.fail(got.c)
+		rep.note(got)
+		return false
+	}
+	got.How = "answered"
+	n.memory.answered(got.Peer, got.Took, n.now())
+	finds := 0
+	if q.judge != nil {
+		finds = q.judge(got.Peer, got.m)
+	}
+	s.answer(got.c, named(got.m), finds)
+	got.m = nil
+	rep.note(got)
+	return true
+}
+
+// named returns the peers that an answer names, their addresses as they came:
+// most of them are never asked.
+func named(m *pb.Message) []heard {
+	hs := make([]heard, 0, len(m.GetCloserPeers()))
+	for _, p := range m.GetCloserPeers() {
+		hs = append(hs, heard{peer.ID(p.Id), p.Addrs})
+	}
+	return hs
+}
+
+func (r *report) note(c call) {
+	c.c, c.m = nil, nil
+	r.Calls = append(r.Calls, c)
+}
+
+// close settles what a search taught. Of failures nothing is learned unless
+// somebody answered: it is more likely we who are cut off than all of them.
+func (n *Node) close(s *search, rep *report, winner *candidate) {
+	now := n.now()
+	v := s.verdict()
+	rep.Took, rep.Hops, rep.Sent, rep.Hedged = now.Sub(rep.At), s.hops, s.sent, s.hedged
+	rep.Answered, rep.Failed, rep.Finds = s.answers, s.failed, s.finds
+	rep.verdict, rep.Verdict = v, v.String()
+	satisfied := v == enough || v == complete
+	rep.Won = rep.Fired > 0 && satisfied && winner != nil && winner.hedge
+	n.budget.charge(s.sent-s.hedged, max(s.hedged-rep.Fired*n.opt.Beta, 0), now)
+	n.count(rep, satisfied)
+	n.recent.add(rep)
+	if s.answers == 0 {
+		return
+	}
+	for _, c := range s.near {
+		switch c.state {
+		case answered:
+			if !n.table.UpdateLastSuccessfulOutboundQueryAt(c.id, now) {
+				_, _ = n.table.TryAddPeer(c.id, true, false) // full buckets refuse, which is right
+			}
+		case failed:
+			if n.memory.failed(c.id, now) >= dropAfter {
+				n.table.RemovePeer(c.id)
+			}
+		}
+	}
+}
+
+// dropAfter is how many failures in a row take a peer out of the routing n.table.
+const dropAfter = 2
+
+// count adds a look-up to the metrics.
+func (n *Node) count(rep *report, satisfied bool) {
+	c := n.opt.Counts
+	c.Lookup.Observe(rep.Took)
+	if rep.Answered > 0 {
+		c.ObserveHops(rep.Hops)
+	}
+	switch {
+	case rep.Fired == 0:
+	case rep.Won:
+		c.HedgeWin.Add(1)
+	case satisfied:
+		c.HedgeLose.Add(1)
+	default:
+		c.HedgeTie.Add(1)
+	}
+	switch rep.verdict {
+	case going:
+		c.Timeout.Add(1)
+	case unreachable, unsure:
+		c.Unreachable.Add(1)
+	}
+}
