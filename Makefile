@@ -6,6 +6,7 @@ COMMIT  ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 BIN     := bin/svc-index
 FUZZ    ?= 10m
+PEERS   := testing/performance/peers
 
 .PHONY: $(shell awk -F: '/^[a-z-]+:.*\#\# /{print $$1}' $(MAKEFILE_LIST))
 
@@ -25,6 +26,7 @@ docs: ## write docs/config.md from the table of keys
 test: lint ## everything CI runs: linters, all tests under the race detector, the corpus
 	CGO_ENABLED=1 $(GO) test -race -p 1 -timeout 20m ./... # one package at a time: they measure
 	$(GO) test -tags rig ./stages/fakenet
+	cd $(PEERS) && $(GO) test ./... # a module of its own
 
 quick: ## all tests, without the race detector
 	$(GO) test ./...
@@ -34,6 +36,7 @@ lint: ## gofmt, vet, staticcheck
 	$(GO) vet ./...
 	$(GO) vet -tags rig ./...
 	$(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
+	cd $(PEERS) && $(GO) vet ./... && $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 
 floors: ## the laws of the house: imports go down, one door for each library
 	$(GO) test -run 'Floors|Doors' .
@@ -43,6 +46,9 @@ corpus: ## the HTTP/1 corpus in all four split modes, over TCP and the Unix sock
 
 bench: ## micro-benchmarks with allocations
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+bench-peers: ## our server and its peers in turn, about 15 minutes (QUICK=1: two; PARTS=hits,open..., ROUNDS=n)
+	@LDFLAGS='$(LDFLAGS)' GO='$(GO)' $(PEERS)/run.sh $(if $(QUICK),-quick) $(if $(PARTS),-parts $(PARTS)) $(if $(ROUNDS),-rounds $(ROUNDS))
 
 fuzz: ## every fuzz target for FUZZ (10m) each
 	@for p in $$($(GO) list ./...); do \

@@ -5,6 +5,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -71,7 +72,7 @@ func imports(t *testing.T) (all []importing) {
 		if err != nil {
 			return err
 		}
-		if d.IsDir() && (strings.HasPrefix(d.Name(), ".") && path != "." || d.Name() == "testdata" || d.Name() == "bin") {
+		if d.IsDir() && (strings.HasPrefix(d.Name(), ".") && path != "." || d.Name() == "testdata" || d.Name() == "bin" || otherModule(path)) {
 			return filepath.SkipDir
 		}
 		if !strings.HasSuffix(path, ".go") {
@@ -97,6 +98,14 @@ func imports(t *testing.T) (all []importing) {
 		t.Fatal(err)
 	}
 	return all
+}
+
+// otherModule reports whether a directory is the root of a module of its own,
+// as that of the peers is: it can import nothing of ours, and its libraries are
+// no part of the house.
+func otherModule(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "go.mod"))
+	return dir != "." && err == nil
 }
 
 func floorOf(pkg string) int {
