@@ -23,7 +23,7 @@ run: build ## build, start the server, publish the Go tree into it, show it answ
 docs: ## write docs/config.md from the table of keys
 	$(GO) run ./cmd/svc-index config doc > docs/config.md.new && mv docs/config.md.new docs/config.md
 
-test: lint ## everything CI runs: linters, all tests under the race detector, the corpus
+test: lint gate-allocs ## everything CI runs: linters, all tests under the race detector, the corpus
 	CGO_ENABLED=1 $(GO) test -race -p 1 -timeout 20m ./... # one package at a time: they measure
 	$(GO) test -tags rig ./stages/fakenet
 	cd $(PEERS) && $(GO) test ./... # a module of its own
@@ -58,6 +58,21 @@ fuzz: ## every fuzz target for FUZZ (10m) each
 
 faults: ## the slow suite: kill -9, SIGTERM, frozen disk, overload, slow clients (about 20 minutes)
 	$(GO) test -tags rig -count 1 -v -timeout 60m -run '^TestFault' ./testing/faults -args -full
+
+BASE   ?=
+ROUNDS ?= 7
+
+gate: ## compare the working tree with BASE (the last tag, else main): time, throughput, processor, memory; 5 minutes, on a machine at rest
+	$(GO) run ./testing/performance/gate -base '$(BASE)' -rounds $(ROUNDS)
+
+gate-null: ## compare the working tree with itself, and keep the noise of this class of machine as its baseline
+	$(GO) run ./testing/performance/gate -null -save -rounds 28
+
+gate-allocs: ## compare what benchmarks allocate with what is kept; seconds, on any machine
+	$(GO) run ./testing/performance/gate -allocs
+
+benchstat: ## compare micro-benchmarks with BASE (main): six runs of each, in turns, judged by benchstat
+	testing/performance/benchstat.sh '$(or $(BASE),main)'
 
 rules: ## check and play through the Prometheus rules with promtool (Debian's, installed if missing)
 	@command -v promtool >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends prometheus; }

@@ -22,9 +22,9 @@ var floors = [][]string{
 	{"audit", "auth", "bus", "config", "netio", "stages", "stages/ram", "stages/leveldb", "stages/kaddht", "stages/fakenet",
 		"telemetry", "watch", "flame", "loadgen", "sdk/go", "profiles"},
 	{"cmd/svc-index"},
-	{"testing/faults", "testing/performance/rig"},
+	{"testing/faults", "testing/performance/rig", "testing/performance/compare"},
 	{"testing/performance/lab"},
-	{"testing/performance/loadcheck", "testing/performance/perf"},
+	{"testing/performance/loadcheck", "testing/performance/gate", "testing/performance/perf"},
 }
 
 // beside lists the few imports on one floor that are meant, with the reason.

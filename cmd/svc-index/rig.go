@@ -3,10 +3,12 @@
 package main
 
 import (
+	"bytes"
 	"log/slog"
 	"os"
 	"os/signal"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -20,6 +22,7 @@ import (
 //
 //	RIG_DB_DELAY=5ms     every read of the database takes so long
 //	RIG_DB_FREEZE=30s    SIGUSR1 makes it hang for so long
+//	RIG_DB_LEAK=1024     every read of the database keeps so many bytes for ever
 //	RIG_NET=SEED         a fake network is the dht stage
 //	RIG_BOOM=name:x      a look-up of this key panics in the database stage
 //	RIG_INLINE=1         the cache has no queue: hits are looked up on the event loops
@@ -41,11 +44,15 @@ type rigStore struct {
 	delay  time.Duration
 	frozen atomic.Int64 // until when, unix ns
 	boom   string
+	leak   int
+	mu     sync.Mutex
+	leaked [][]byte // protected by mu
 }
 
 func newRigStore(inner index.Store, log *slog.Logger) *rigStore {
 	r := &rigStore{inner: inner, boom: os.Getenv("RIG_BOOM")}
 	r.delay, _ = time.ParseDuration(os.Getenv("RIG_DB_DELAY"))
+	r.leak, _ = strconv.Atoi(os.Getenv("RIG_DB_LEAK"))
 	hang, _ := time.ParseDuration(os.Getenv("RIG_DB_FREEZE"))
 	c := make(chan os.Signal, 1)
 	signal.Notify(c, syscall.SIGUSR1)
@@ -65,6 +72,11 @@ func (r *rigStore) Get(j *index.Job) error {
 	}
 	if until := time.Unix(0, r.frozen.Load()); time.Now().Before(until) {
 		time.Sleep(time.Until(until))
+	}
+	if r.leak > 0 {
+		r.mu.Lock()
+		r.leaked = append(r.leaked, bytes.Repeat([]byte{1}, r.leak)) // written to, so that it is memory and not a promise
+		r.mu.Unlock()
 	}
 	time.Sleep(r.delay)
 	return r.inner.Get(j)
