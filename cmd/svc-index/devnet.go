@@ -57,7 +57,7 @@ func devnet(cmd *cobra.Command, s *settings, nodes, port int, also bool, sig <-c
 	}
 	defer d.Close()
 	out, list := cmd.OutOrStdout(), strings.Join(d.Bootstrap(), ",")
-	fmt.Fprintf(out, "devnet of %d nodes, until Ctrl-C. A server in it:\n  svc-index serve --set dht.bootstrap=%s\n", nodes, list)
+	fmt.Fprintf(out, "devnet of %d nodes, until Ctrl-C. A server in it:\n  svc-index serve --set dht.bootstrap=%s\nor, for a shell: NETWORK=dht.bootstrap=%s\n", nodes, list, list)
 	if also {
 		s.set = append(s.set, "dht.enabled=true", "dht.allow_private=true", "dht.bootstrap="+list)
 		if cfg, err = s.load(); err != nil {

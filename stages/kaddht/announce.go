@@ -25,9 +25,10 @@ type Holdings interface {
 
 // Bounds of announcing.
 const (
-	announceDepth  = 8192 // keys that wait; one more is left to the next walk
-	announceAt     = 4    // keys told at once
-	announceMax    = 300  // keys a second
+	announceDepth  = 16 << 10 // keys just written that wait; one more is left to the next walk
+	announceWalk   = 256      // keys of a walk that wait behind them
+	announceAt     = 4        // keys told at once
+	announceMax    = 150      // keys a second
 	announceEvery  = 12 * time.Hour
 	announceSoon   = 30 * time.Second // after keys that did not fit, or nobody to tell
 	profileEvery   = 5 * time.Minute
@@ -51,7 +52,8 @@ type Announcer struct {
 	// Immutable.
 	opt   AnnouncerOptions
 	addrs []ma.Multiaddr
-	queue chan index.Key
+	queue chan index.Key // just written
+	later chan index.Key // of a walk
 
 	missed atomic.Bool // keys did not fit into the queue
 	counts AnnounceCounts
@@ -85,7 +87,7 @@ func NewAnnouncer(o AnnouncerOptions) (*Announcer, error) {
 	if o.Every <= 0 {
 		o.Every = announceEvery
 	}
-	a := &Announcer{opt: o, queue: make(chan index.Key, announceDepth), waiting: make(map[index.Key]struct{})}
+	a := &Announcer{opt: o, queue: make(chan index.Key, announceDepth), later: make(chan index.Key, announceWalk), waiting: make(map[index.Key]struct{})}
 	for _, text := range o.Addrs {
 		addr, err := ma.NewMultiaddr(text)
 		if err != nil {
@@ -107,46 +109,45 @@ func NewAnnouncer(o AnnouncerOptions) (*Announcer, error) {
 func (a *Announcer) Counts() *AnnounceCounts { return &a.counts }
 
 // Pending returns how many keys wait.
-func (a *Announcer) Pending() int { return len(a.queue) }
+func (a *Announcer) Pending() int { return len(a.queue) + len(a.later) }
 
 // Changed tells the announcer that a key was written. It never waits.
 func (a *Announcer) Changed(k *index.Key) {
-	if !a.push(*k) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, waits := a.waiting[*k]; waits {
+		return
+	}
+	select {
+	case a.queue <- *k:
+		a.waiting[*k] = struct{}{}
+	default:
 		a.missed.Store(true)
 		a.counts.Missed.Add(1)
 	}
 }
 
-// push queues k unless it waits already. False: there was no room.
-func (a *Announcer) push(k index.Key) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if _, waits := a.waiting[k]; waits {
-		return true
-	}
-	select {
-	case a.queue <- k:
-		a.waiting[k] = struct{}{}
-		return true
-	default:
-		return false
-	}
-}
-
-// tell works the queue off.
+// tell works off the queues, what was just written first.
 func (a *Announcer) tell() {
 	for {
+		var k index.Key
 		select {
-		case <-a.ctx.Done():
-			return
-		case k := <-a.queue:
-			a.mu.Lock()
-			delete(a.waiting, k)
-			a.mu.Unlock()
-			if a.breathe() {
-				a.announce(&k)
+		case k = <-a.queue:
+		default:
+			select {
+			case <-a.ctx.Done():
+				return
+			case k = <-a.queue:
+			case k = <-a.later:
 			}
 		}
+		a.mu.Lock()
+		delete(a.waiting, k)
+		a.mu.Unlock()
+		if !a.breathe() {
+			return
+		}
+		a.announce(&k)
 	}
 }
 
@@ -275,12 +276,10 @@ func (a *Announcer) walk() {
 			}
 		})
 		for _, k := range keys {
-			for !a.push(k) {
-				select {
-				case <-time.After(50 * time.Millisecond):
-				case <-a.ctx.Done():
-					return
-				}
+			select {
+			case a.later <- k:
+			case <-a.ctx.Done():
+				return
 			}
 		}
 		if err != nil {
