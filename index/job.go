@@ -116,6 +116,9 @@ type Answer struct {
 	From       Source
 	Age        time.Duration // since the place of origin gave it
 	Until      time.Time     // it must not be served past this; zero: no such bound
+	FreshUntil time.Time     // past this it is stale; zero: the cache's own time counts
+	Checked    int64         // AskProviders: unix seconds when the network last told of the set; 0: never
+	Past       bool          // it is past its time: the network has to be asked
 	Negative   bool          // a proven absence, from the cache
 	Stale      bool          // past its time; the fresh source could not be asked
 	Partial    bool          // some place could not be asked
@@ -180,6 +183,16 @@ type Cache interface {
 	PutIf(j *Job) bool
 	// Forget drops everything kept about the key.
 	Forget(hash uint64, k *Key)
+}
+
+// A Blender holds what the network found against what is stored.
+type Blender interface {
+	// Blend makes of j.Answer, which the network filled, what may be given
+	// out: what is stored and later stands, what was deleted here stays so.
+	// Missing: nothing is left. news: Commit of it, as Found, would change
+	// what is stored. Any other error: it could not look, and j.Answer is as
+	// it was.
+	Blend(j *Job) (news bool, err error)
 }
 
 // A Writer makes mutations durable.

@@ -14,6 +14,7 @@ const (
 	TTLMin          = 60        // seconds a provider row may ask to live, at least
 	TTLMax          = 172_800   // and at most
 	TTLDefault      = 86_400    // and when it does not say
+	FoundMax        = 32        // provider rows of one cid that the network may have said
 	HintMax         = 32        // providers_hint counts no further
 	GoneFor         = 48 * 3600 // seconds a deleted provider is remembered
 )
@@ -28,6 +29,9 @@ type NameRecord struct {
 	Deleted   bool
 	PubKey    []byte // Ed25519 public key; empty: not signed
 	Sig       []byte
+
+	Found   bool  // the network said so, not a client of ours
+	Checked int64 // unix seconds when it was last known to be the newest; 0: long ago
 }
 
 // Signed reports whether the record carries a signature.
@@ -45,6 +49,7 @@ type Provider struct {
 	Region   string
 	LastSeen int64 // unix seconds
 	Expires  int64 // unix seconds
+	Found    bool  // the network said so, not a client of ours
 }
 
 // A Holding is what a store holds under one key that its node could tell
@@ -79,6 +84,7 @@ type Mutation struct {
 	Name       NameRecord // PutName; DeleteName, whose Seq 0 means the next
 	Providers  []Provider // PutProviders: rows with LastSeen and Expires set
 	ProviderID string     // DeleteProvider
+	Found      bool       // the network said so: it takes nothing's place that a client put
 	Idem       Idempotency
 	Who        string // on whose word: the id of a capability, or a word for the node itself
 
@@ -87,6 +93,7 @@ type Mutation struct {
 	Stored  int        // PutProviders: rows written
 	Current uint64     // Conflict on a name: the sequence that stands
 	Record  NameRecord // PutName, DeleteName: the record that stands
+	News    bool       // a find: it changed what is stored
 	TaskID  string     // Reindex: the task, an earlier one if the key was seen before
 }
 

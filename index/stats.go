@@ -194,6 +194,7 @@ type LookupCounts struct {
 	Joined                                atomic.Uint64
 	NegativeAfterWrite                    atomic.Uint64 // must stay 0
 	ProviderSetChanges                    atomic.Uint64
+	Kept, KeptDropped                     atomic.Uint64 // finds of the network that entered the store, or found no room on the way
 }
 
 // Resolve returns the histogram for a look-up of k.

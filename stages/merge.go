@@ -2,6 +2,7 @@ package stages
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,8 +22,13 @@ type errand struct {
 	at     atomic.Pointer[room] // where it is now; the usher looks
 	ctx    context.Context
 	cancel context.CancelFunc
+	ours   bool // a find on its way into the store: nobody waits for it
+	asked  bool // the network looked
+	begun  time.Time
+	trail  trail
 
 	// Protected by the desk's mutex.
+	kept   *index.Answer // what the store has, past its time; immutable
 	askers []*asker
 	open   bool // askers may still join
 	ended  bool
@@ -209,7 +215,35 @@ func (d *desk) drop(a *asker) {
 func (d *desk) wanted(j *index.Job) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return len(j.Home.(*errand).askers) > 0
+	e := j.Home.(*errand)
+	return e.ours || len(e.askers) > 0
+}
+
+// put keeps what the store had for e, in case the network cannot be asked.
+func (d *desk) put(e *errand) {
+	kept := e.Answer
+	kept.Past = false
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e.kept = &kept
+}
+
+// stale returns what may be served of e's key while the network cannot be
+// asked: what the store had. It is stale where it is of a kind that ages.
+func (d *desk) stale(e *errand) (a index.Answer, ok bool) {
+	d.mu.Lock()
+	kept := e.kept
+	d.mu.Unlock()
+	if kept == nil {
+		return a, false
+	}
+	a = *kept
+	a.Partial = true
+	a.Stale = e.Key.IsName() || slices.ContainsFunc(a.Providers, func(p index.Provider) bool { return p.Found })
+	if checked := a.Name.Checked; a.Stale && checked != 0 {
+		a.Age = max(time.Since(time.Unix(checked, 0)), 0)
+	}
+	return a, true
 }
 
 // counts returns how many errands are under way and how many askers wait.

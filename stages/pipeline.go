@@ -18,6 +18,8 @@ type Config struct {
 	Loops int         // event loops: each has a cache lane of its own
 	Dial  *index.Dial // what work begins under that brings no Tuning of its own
 
+	RefreshAfter time.Duration // how long the network's word is good
+
 	Gens   *index.Generations
 	Render index.Renderer
 	Counts *index.LookupCounts
@@ -25,16 +27,19 @@ type Config struct {
 
 // A Pipeline is the rooms in order. It implements index.Resolver.
 type Pipeline struct {
-	cfg      Config
-	cache    *cacheRoom
-	rooms    []*room
-	write    *room
-	desk     *desk
-	lookups  *index.LookupCounts
-	closing  atomic.Bool
-	outbound bool // a room leaves the process: errands need a context
-	stop     chan struct{}
-	usher    sync.WaitGroup
+	cfg     Config
+	cache   *cacheRoom
+	rooms   []*room
+	write   *room
+	desk    *desk
+	lookups *index.LookupCounts
+	closing atomic.Bool
+	memory  memory
+	// absorbing are finds on their way into the store.
+	absorbing atomic.Int32
+	outbound  bool // a room leaves the process: errands need a context
+	stop      chan struct{}
+	usher     sync.WaitGroup
 }
 
 var _ index.Resolver = (*Pipeline)(nil)
@@ -146,7 +151,7 @@ func (p *Pipeline) date(j *index.Job) {
 
 // begin makes the errand that will answer j.
 func (p *Pipeline) begin(j *index.Job, rooms []*room) *errand {
-	e := &errand{line: p, rooms: rooms}
+	e := &errand{line: p, rooms: rooms, begun: time.Now()}
 	e.Job = *j
 	e.Job.Answer = index.Answer{}
 	e.Home, e.InOrder, e.CorrID = e, false, nil              // the flight's bytes may be gone before the errand is
@@ -178,19 +183,30 @@ func (p *Pipeline) done(j *index.Job, k index.Kind) {
 			return
 		}
 		p.cache.counts.Panics.Add(1)
+		if e.ours {
+			p.absorbing.Add(-1)
+			return
+		}
 		e.Result = index.Broken
 		for _, a := range p.desk.end(e) {
 			p.hand(e, a.job, nil)
 		}
 		e.finish()
 	}()
+	e.trail.leg(e, k, time.Now())
 	p.route(e, k)
 }
 
 // route decides what becomes of an errand that a room is done with. It is the
 // only place that decides.
 func (p *Pipeline) route(e *errand, k index.Kind) {
+	if at := e.at.Load(); at != nil && at.outbound && (k == index.OK || k == index.Missing) {
+		e.asked = true
+	}
 	switch {
+	case k == index.OK && e.Answer.Past && len(e.rooms) > 0:
+		p.desk.put(e)
+		e.Answer = index.Answer{}
 	case k == index.OK:
 		e.Finish(k)
 		return
@@ -228,13 +244,18 @@ func (p *Pipeline) onward(e *errand) {
 		}
 		r := e.rooms[0]
 		e.rooms = e.rooms[1:]
+		if holds := r.row().Holds; holds != nil && !holds(&e.Job) {
+			continue
+		}
 		e.at.Store(r)
 		if r.fuse().blown() {
 			r.counts.Skipped.Add(1)
+			e.trail.skip(r, "breaker open")
 			e.doubt(index.Down)
 			continue
 		}
 		if !r.enter(&e.Job, now) {
+			e.trail.skip(r, "no room in its queue")
 			e.doubt(index.Busy)
 			e.Answer.RetryAfter = r.retryAfter()
 			e.Finish(index.Busy)
@@ -251,8 +272,14 @@ func (p *Pipeline) onward(e *errand) {
 // deliver gives everybody who waited for e what it found, rendered once, and
 // keeps a copy in the cache unless a write has been faster.
 func (p *Pipeline) deliver(e *errand) {
+	if e.ours {
+		p.absorbed(e)
+		return
+	}
 	isLookup := e.Ask != index.AskWrite && e.Ask != index.AskTask
+	stale := (*errand)(nil) // e as it is served when the network could not be asked
 	if isLookup {
+		stale = p.settle(e)
 		e.Answer.Partial = e.Result == index.OK && e.Doubt != index.OK
 		if e.Result == index.OK {
 			p.render(e)
@@ -260,15 +287,41 @@ func (p *Pipeline) deliver(e *errand) {
 		if e.Result == index.OK && !e.Answer.Partial || e.Result == index.Missing {
 			p.cfg.Cache.Cache.PutIf(&e.Job)
 		}
+		p.memory.note(e, stale != nil)
 	}
 	var other []byte // the page in the format that e's own is not in
 	for _, a := range p.desk.end(e) {
+		if stale != nil && !a.job.Fresh {
+			p.hand(stale, a.job, nil)
+			continue
+		}
 		if a.job.Format != e.Format && e.Result == index.OK && isLookup && other == nil {
 			other = p.renderOther(e, a.job.Format)
 		}
 		p.hand(e, a.job, other)
 	}
 	e.finish()
+}
+
+// settle holds what the store had against how the look-up in the network ended.
+// If it could not be asked, it returns e as it may be served all the same.
+func (p *Pipeline) settle(e *errand) (stale *errand) {
+	kept, has := p.desk.stale(e)
+	switch {
+	case e.Result == index.Missing && has: // the network has nothing: what is stored stands
+		e.Answer, e.Result = *e.kept, index.OK
+	case e.Result != index.OK && e.Result != index.Missing && has:
+		stale = &errand{Job: e.Job, line: p}
+		stale.Answer, stale.Result = kept, index.OK
+		p.render(stale)
+		if stale.Result != index.OK {
+			return nil
+		}
+	}
+	if e.asked && e.Result == index.OK && (e.Key.IsName() || e.Ask == index.AskProviders) {
+		e.Answer.FreshUntil = time.Now().Add(p.cfg.RefreshAfter)
+	}
+	return stale
 }
 
 // render renders what e found. A bug there costs the errand its answer, not

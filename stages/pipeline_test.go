@@ -300,7 +300,7 @@ func TestEachAskerHasHisOwnDeadlineAndTheLookUpItsOwn(t *testing.T) {
 func TestClientsThatLeaveDoNotTripTheBreaker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := setUp(t, func(c *Config) { c.Rooms[0].Slice, c.Rooms[0].Workers = 10*time.Second, Range{1, 64} },
-			Scout{fakeNetwork(func(ctx context.Context) error {
+			Scout{Network: fakeNetwork(func(ctx context.Context) error {
 				<-ctx.Done()
 				return index.Down
 			})})
@@ -371,7 +371,7 @@ func TestAnAnswerFoundMeanwhileIsGivenAtTheDeadline(t *testing.T) {
 func TestTheLastLeaverCancelsTheLookUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var ended atomic.Bool
-		b := setUp(t, func(c *Config) { c.Rooms[0].Slice = 10 * time.Second }, Scout{fakeNetwork(func(ctx context.Context) error {
+		b := setUp(t, func(c *Config) { c.Rooms[0].Slice = 10 * time.Second }, Scout{Network: fakeNetwork(func(ctx context.Context) error {
 			<-ctx.Done()
 			ended.Store(true)
 			return index.Late

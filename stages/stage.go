@@ -31,6 +31,10 @@ type Row struct {
 	MaxWait time.Duration // wait of the oldest job above which new work is refused
 	Breaker Breaker
 
+	// Holds reports whether the place could hold the answer at all. One that by
+	// rule cannot is not asked, and counts as asked. nil: it always could.
+	Holds func(*index.Job) bool
+
 	// LateIsNeutral: running out of time says nothing about the place, as with
 	// a network that is asked for what nobody has.
 	LateIsNeutral bool
@@ -60,11 +64,13 @@ type room struct {
 	queue  *queue.Queue[*index.Job]
 	pool   *ants.Pool
 	labels labels
-	drain  func()
-	done   func(*index.Job, index.Kind) // where a job goes when the room is done with it
-	wanted func(*index.Job) bool        // whether anybody still waits for it
-	counts index.RoomCounts
-	rate   drainRate
+	// outbound: its step asks the network.
+	outbound bool
+	drain    func()
+	done     func(*index.Job, index.Kind) // where a job goes when the room is done with it
+	wanted   func(*index.Job) bool        // whether anybody still waits for it
+	counts   index.RoomCounts
+	rate     drainRate
 
 	cost    atomic.Int64 // ns a turn keeps a worker
 	width   atomic.Int32 // workers it may use now
@@ -108,6 +114,7 @@ func newRoom(row Row, done func(*index.Job, index.Kind), wanted func(*index.Job)
 		return nil, fmt.Errorf("stage %s: %w", row.Name, err)
 	}
 	r.pool = pool
+	_, r.outbound = row.Step.(Scout)
 	r.drain = r.work
 	r.width.Store(int32(max(row.Workers.Min, 1)))
 	return r, nil
@@ -124,7 +131,7 @@ func (r *room) fuse() *fuse { return r.fuses.Load() }
 // told anything new keeps its memory; a new one begins closed.
 func (r *room) tune(next Row) {
 	was := r.row()
-	next.Name, next.Step, next.LateIsNeutral = was.Name, was.Step, was.LateIsNeutral
+	next.Name, next.Step, next.Holds, next.LateIsNeutral = was.Name, was.Step, was.Holds, was.LateIsNeutral
 	r.now.Store(&next)
 	if next.Depth != was.Depth {
 		r.queue.Resize(next.Depth)

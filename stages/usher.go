@@ -72,6 +72,11 @@ func (p *Pipeline) expire(a *asker) {
 	if at := a.errand.at.Load(); at != nil {
 		a.job.Stage = at.name
 	}
+	if kept, ok := p.desk.stale(a.errand); ok && !a.job.Fresh && a.job.Ask != index.AskWrite {
+		a.job.Answer = kept
+		a.job.Finish(index.OK)
+		return
+	}
 	p.refuse(a.job, index.Late)
 }
 

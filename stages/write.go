@@ -37,6 +37,9 @@ func (s *Scribe) Do(j *index.Job) error {
 		j.Answer.Doc = doc
 		return nil
 	}
+	if j.Write != nil && j.Write.Found {
+		return nil // verified where it was found
+	}
 	d := decoder{limit: BodyLimit{j.Tuning.BodyBytes, j.Tuning.Ratio}, now: time.Now().Unix(), verify: s.Verify}
 	var err error
 	if j.Op == index.Reindex {
@@ -87,6 +90,9 @@ func (s *Scribe) outcome(j *index.Job, err error) index.Kind {
 		// store has healed: what is known of the key is no longer certain.
 		s.forget(j)
 		return index.KindOf(err)
+	}
+	if m.Found && m.Err == nil && !m.News {
+		return index.OK // nothing is other than it was
 	}
 	if m.Err != nil {
 		if _, bare := m.Err.(index.Kind); !bare {

@@ -1,7 +1,6 @@
 package leveldb
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -32,6 +31,8 @@ type engine struct {
 	files  *files
 	found  inspection // what was there before
 	damage error      // met while opening; nil: none
+
+	format byte // of the store; 0: a new one. Belongs to the writer once open
 }
 
 const (
@@ -166,9 +167,10 @@ func (e *engine) checkFormat(dir string) error {
 		return refusal(dir, "it does not say its format: "+err.Error())
 	}
 	payload, ok := unframe(key, value)
-	if !ok || !bytes.Equal(payload, []byte{format}) {
-		return refusal(dir, fmt.Sprintf("format %v was found, this program knows %d: use the program that wrote it", payload, format))
+	if !ok || len(payload) != 1 || payload[0] < formatMin || payload[0] > format {
+		return refusal(dir, fmt.Sprintf("format %v was found, this program knows %d to %d: use the program that wrote it", payload, formatMin, format))
 	}
+	e.format = payload[0]
 	return nil
 }
 

@@ -2,6 +2,7 @@ package leveldb
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"svcindex/index"
@@ -59,6 +60,9 @@ func (d *DB) getName(e *engine, s *scratch, j *index.Job, now time.Time) error {
 	a := &j.Answer
 	a.Name, a.Hint = r, hint
 	a.From, a.Age, a.Until = index.FromDB, 0, wall(r.ExpiresAt)
+	if r.Found {
+		a.Age = max(now.Sub(wall(r.Checked)), 0)
+	}
 	return nil
 }
 
@@ -122,8 +126,11 @@ func (d *DB) getProviders(e *engine, s *scratch, j *index.Job, now time.Time) er
 			set.rows[i].Expires = 0 // nor may whoever ranks them drop them
 		}
 	}
-	a.Providers = set.rows
+	a.Providers, a.Checked = set.rows, set.checked
 	a.From, a.Age, a.Until = index.FromDB, 0, wall(until)
+	if !slices.ContainsFunc(set.rows, func(p index.Provider) bool { return !p.Found }) {
+		a.Age = max(now.Sub(wall(set.checked)), 0)
+	}
 	return nil
 }
 

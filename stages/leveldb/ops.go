@@ -45,6 +45,9 @@ func (t *txn) apply(m *index.Mutation) error {
 	case index.DeleteName:
 		return t.deleteName(m)
 	case index.PutProviders:
+		if m.Found {
+			return t.findProviders(m, &c)
+		}
 		return t.putProviders(m, &c)
 	case index.DeleteProvider:
 		return t.deleteProvider(m, &c)
@@ -83,7 +86,7 @@ func (t *txn) putManifest(m *index.Mutation, c *index.CID) error {
 	t.heals = append(t.heals, *c)
 	t.put(content, m.Manifest)
 	t.put(held, appendU64(nil, uint64(len(m.Manifest))))
-	m.Created = true
+	m.Created, m.News = true, true
 	return nil
 }
 
@@ -113,9 +116,13 @@ func (t *txn) putName(m *index.Mutation) error {
 	if err != nil {
 		return err
 	}
+	m.Name.Found, m.Name.Checked = m.Found, t.now
 	switch {
 	case m.Name.Seq == 0 || m.Name.Seq > index.SeqMax:
 		return errSeqRange
+	case m.Found && m.Name.Seq <= was.Seq:
+		m.Record = was
+		return nil
 	case m.Name.Seq == was.Seq && sameName(&m.Name, &was):
 		m.Record = was
 		return nil
@@ -134,7 +141,7 @@ func (t *txn) deleteName(m *index.Mutation) error {
 		return err
 	}
 	r := m.Name
-	r.Deleted, r.CID = true, index.CID{}
+	r.Deleted, r.CID, r.Checked = true, index.CID{}, t.now
 	if !r.Signed() {
 		r.IssuedAt = t.now
 	}
@@ -160,6 +167,7 @@ func (t *txn) setName(key []byte, was *index.NameRecord, m *index.Mutation, r in
 		*t.nameCount(was.Deleted)--
 	}
 	*t.nameCount(r.Deleted)++
+	m.News = true
 	t.put(key, appendName(nil, &r))
 	m.Record = r
 }

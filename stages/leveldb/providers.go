@@ -69,9 +69,11 @@ func (t *txn) putProviders(m *index.Mutation, c *index.CID) error {
 		if !found {
 			s.rows = slices.Insert(s.rows, i, index.Provider{})
 		}
+		p.Found = false
 		s.rows[i] = p
 	}
 	s.expire(t.now)
+	s.spare(index.ProvidersMax)
 	if len(s.rows) > index.ProvidersMax {
 		return errProviders
 	}

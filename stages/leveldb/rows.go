@@ -60,12 +60,20 @@ func appendShort[T ~string | ~[]byte](dst []byte, s T) []byte {
 	return append(binary.LittleEndian.AppendUint16(dst, uint16(len(s))), s...)
 }
 
-const nameDeleted = 1 // flag of a name row
+// Flags of a name row. Rows of format 1 have only the first.
+const (
+	nameDeleted = 1 << iota
+	nameChecked // when it was last known to be the newest stands at the end
+	nameFound
+)
 
 func appendName(dst []byte, r *index.NameRecord) []byte {
-	var flags byte
+	flags := byte(nameChecked)
 	if r.Deleted {
 		flags |= nameDeleted
+	}
+	if r.Found {
+		flags |= nameFound
 	}
 	dst = append(dst, flags)
 	dst = append(dst, r.CID[:]...)
@@ -73,7 +81,8 @@ func appendName(dst []byte, r *index.NameRecord) []byte {
 	dst = appendU64(dst, uint64(r.IssuedAt))
 	dst = appendU64(dst, uint64(r.ExpiresAt))
 	dst = appendShort(dst, r.PubKey)
-	return appendShort(dst, r.Sig)
+	dst = appendShort(dst, r.Sig)
+	return appendU64(dst, uint64(r.Checked))
 }
 
 // parseName reads a name row. The record keeps hold of b.
@@ -86,35 +95,46 @@ func parseName(b []byte) (r index.NameRecord, ok bool) {
 	r.ExpiresAt = p.i64()
 	r.PubKey = p.take(int(p.u16()))
 	r.Sig = p.take(int(p.u16()))
-	r.Deleted = flags&nameDeleted != 0
+	r.Deleted, r.Found = flags&nameDeleted != 0, flags&nameFound != 0
+	if flags&nameChecked != 0 {
+		r.Checked = p.i64()
+	}
 	return r, p.done()
 }
 
 // A set is all that is known of who serves one cid.
 type set struct {
-	pinned bool
-	gone   int64 // when the last of its gone marks ends; 0: there are none
-	rows   []index.Provider
+	pinned  bool
+	gone    int64 // when the last of its gone marks ends; 0: there are none
+	checked int64 // when the network last told of it; 0: never
+	rows    []index.Provider
 }
 
+// Flags of a set, and of a row. Sets of format 1 have only the first.
 const (
-	setPinned = 1
-	setHead   = 1 + 8 + 2 // flags, gone, count
-	rowHead   = 8 + 8 + 1 + 2 + 1
+	setPinned  = 1
+	setFlagged = 2 // when it was checked follows, and each row begins with its flags
+	rowFound   = 1
 )
 
 // A provider's numbers come first, so that live rows are counted without
 // looking at a string.
 func appendSet(dst []byte, s *set) []byte {
-	var flags byte
+	flags := byte(setFlagged)
 	if s.pinned {
 		flags |= setPinned
 	}
 	dst = append(dst, flags)
 	dst = appendU64(dst, uint64(s.gone))
+	dst = appendU64(dst, uint64(s.checked))
 	dst = binary.LittleEndian.AppendUint16(dst, uint16(len(s.rows)))
 	for i := range s.rows {
 		p := &s.rows[i]
+		flags := byte(0)
+		if p.Found {
+			flags = rowFound
+		}
+		dst = append(dst, flags)
 		dst = appendU64(dst, uint64(p.LastSeen))
 		dst = appendU64(dst, uint64(p.Expires))
 		dst = append(dst, byte(len(p.ID)))
@@ -130,13 +150,20 @@ func appendSet(dst []byte, s *set) []byte {
 // never. All strings share one copy of b.
 func parseSet(b []byte, now int64, rows []index.Provider) (s set, until int64, ok bool) {
 	p := reader{b: b}
-	s.pinned = p.u8()&setPinned != 0
+	flags := p.u8()
+	s.pinned = flags&setPinned != 0
 	s.gone = p.i64()
+	if flags&setFlagged != 0 {
+		s.checked = p.i64()
+	}
 	n := int(p.u16())
 	text := string(b)
 	until = math.MaxInt64
 	for range n {
 		var row index.Provider
+		if flags&setFlagged != 0 {
+			row.Found = p.u8()&rowFound != 0
+		}
 		row.LastSeen, row.Expires = p.i64(), p.i64()
 		id, addr, region := int(p.u8()), int(p.u16()), int(p.u8())
 		at := len(b) - len(p.b)
@@ -163,10 +190,15 @@ func parseSet(b []byte, now int64, rows []index.Provider) (s set, until int64, o
 // countLive counts the rows of a set that are live at now, up to most.
 func countLive(b []byte, now int64, most int) (live int, ok bool) {
 	p := reader{b: b}
-	pinned := p.u8()&setPinned != 0
+	flags := p.u8()
+	pinned, skip := flags&setPinned != 0, 8
 	p.take(8)
-	for range p.u16() {
+	if flags&setFlagged != 0 {
 		p.take(8)
+		skip++
+	}
+	for range p.u16() {
+		p.take(skip)
 		expires := p.i64()
 		p.take(int(p.u8()) + int(p.u16()) + int(p.u8()))
 		if pinned || expires > now {

@@ -71,8 +71,9 @@ func (t *txn) note(key, payload []byte) {
 
 // seal adds the batch's own number, last, when the rows are known.
 func (t *txn) seal() {
-	if t.tally.Batch == 0 {
+	if t.e.format != format {
 		t.put([]byte(keyFormat), []byte{format})
+		t.e.format = format // a write that fails takes the engine with it
 	}
 	t.tally.Batch++
 	t.tally.Rows = uint64(len(t.ops)) + 1

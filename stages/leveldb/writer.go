@@ -166,7 +166,7 @@ func (d *DB) build(t *txn, group []*call) (err error) {
 	}()
 	for _, c := range group {
 		for _, m := range c.ms {
-			m.Created, m.Stored, m.Current, m.Record, m.TaskID = false, 0, 0, index.NameRecord{}, ""
+			m.Created, m.Stored, m.Current, m.Record, m.TaskID, m.News = false, 0, 0, index.NameRecord{}, "", false
 			if m.Err = d.auditable(t); m.Err != nil {
 				continue
 			}

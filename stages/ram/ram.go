@@ -165,6 +165,8 @@ func (r *read) take(b []byte) error {
 			return nil
 		}
 		a.Providers = set
+	} else if len(e.page) == 0 && !e.negative() {
+		return nil // a set of which nothing may be given out: only the whole way knows what to say
 	} else {
 		a.Page = append(a.Page, e.page...)
 	}
@@ -195,6 +197,9 @@ func (c *Cache) PutIf(j *index.Job) bool {
 		ttl = lives.NegTTL
 	}
 	now := time.Since(c.start)
+	if at := j.Answer.FreshUntil; !at.IsZero() {
+		ttl = min(ttl, time.Until(at))
+	}
 	stale := ttl + lives.StaleFor
 	if !j.Answer.Until.IsZero() {
 		// What has an end of its own is neither fresh nor stale past it.
