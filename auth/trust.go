@@ -141,6 +141,25 @@ func (t *Trust) Covers(name *index.Key) bool {
 	return slices.ContainsFunc(t.prefixes, func(p prefix) bool { return p.covers(name.Bytes()) })
 }
 
+// Believes reports whether a stored record, whose signature was verified before
+// it was stored, may be given out: trust may have changed since, and what only
+// the network said needs somebody who is trusted for it.
+func (t *Trust) Believes(name *index.Key, r *index.NameRecord) bool {
+	if !t.Covers(name) {
+		return !r.Found
+	}
+	return slices.ContainsFunc(t.TrustedKeys(name), func(k ed25519.PublicKey) bool { return bytes.Equal(k, r.PubKey) })
+}
+
+// Proven is Verify for what a stranger says: nil only for a record signed by
+// somebody who is trusted for the name.
+func (t *Trust) Proven(name *index.Key, r *index.NameRecord) error {
+	if !t.Covers(name) {
+		return ErrUntrusted
+	}
+	return t.Verify(name, r)
+}
+
 // Verify reports whether r may be believed of name: nil, or the reason why not.
 // A name that needs no signature may do without one, but not carry a false one.
 func (t *Trust) Verify(name *index.Key, r *index.NameRecord) error {

@@ -308,6 +308,7 @@ func (p *Pipeline) deliver(e *errand) {
 func (p *Pipeline) settle(e *errand) (stale *errand) {
 	kept, has := p.desk.stale(e)
 	switch {
+	case e.Result == index.Missing && has && e.Answer.Name.Seq > kept.Name.Seq: // deleted since
 	case e.Result == index.Missing && has: // the network has nothing: what is stored stands
 		e.Answer, e.Result = *e.kept, index.OK
 	case e.Result != index.OK && e.Result != index.Missing && has:

@@ -20,7 +20,9 @@ type Scout struct {
 func (s Scout) Do(j *index.Job) error {
 	ctx, cancel := context.WithDeadline(Context(j), j.Due)
 	defer cancel()
-	if err := s.Network.Discover(ctx, j); err != nil || s.Intake == nil {
+	err := s.Network.Discover(ctx, j)
+	gone := err == index.Missing && j.Answer.Name.Deleted // it was there, and its publisher signed that it is no more
+	if s.Intake == nil || err != nil && !gone {
 		return err
 	}
 	return s.Intake.take(j, time.Now().Unix())

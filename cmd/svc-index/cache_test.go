@@ -427,7 +427,7 @@ func TestAskersOfOneKeyShareOneLookup(t *testing.T) {
 	var wait sync.WaitGroup
 	for i := range conns {
 		conns[i] = h.dial()
-		wait.Go(func() { conns[i].send(strings.Repeat(request("GET", "/resolve/name:absent", ""), perConn)) })
+		wait.Go(func() { conns[i].send(strings.Repeat(request("GET", "/resolve/"+cidOf("absent"), ""), perConn)) })
 	}
 	wait.Wait()
 	eventually(t, "everybody waits", func() bool { _, n := h.line.Inflight(); return n == askers })

@@ -121,7 +121,7 @@ func build(cfg config.Config, log *slog.Logger, s seams) (h *house, err error) {
 	if err := h.joinDHT(key, integrity); err != nil {
 		return h, err
 	}
-	if err := h.buildLine(gens, pages, s); err != nil {
+	if err := h.buildLine(gens, pages, integrity, s); err != nil {
 		return h, err
 	}
 	if err := h.open(gens, pages, integrity, nodeID); err != nil {
@@ -131,8 +131,8 @@ func build(cfg config.Config, log *slog.Logger, s seams) (h *house, err error) {
 }
 
 // buildLine makes the pipeline from the table of rooms.
-func (h *house) buildLine(gens *index.Generations, pages *netio.Pages, s seams) (err error) {
-	st := &h.cfg.Stages
+func (h *house) buildLine(gens *index.Generations, pages *netio.Pages, integrity *index.IntegrityCounts, s seams) (err error) {
+	cfg, st := &h.cfg, &h.cfg.Stages
 	var store index.Store = h.store
 	var writer index.Writer = h.store
 	if s.store != nil {
@@ -146,16 +146,21 @@ func (h *house) buildLine(gens *index.Generations, pages *netio.Pages, s seams) 
 		Writer: writer, Verify: h.trust.Verify, Gens: gens, Cache: h.cache, Tasks: h.tasks, Counts: counts, Changed: h.publish,
 		Announces: h.announces,
 	}
+	fresh := &stages.Freshness{After: time.Duration(cfg.DB.RefreshAfter), Believe: h.trust.Believes}
 	rooms := []stages.Row{
-		row("db", &st.DB, stages.Shelf{Store: store}),
+		row("db", &st.DB, stages.Shelf{Store: store, Rule: fresh}),
 	}
 	network := s.network
 	if network == nil && h.dht.node != nil {
 		network = h.dht.node
 	}
 	if network != nil {
-		dht := row("dht", &st.DHT, stages.Scout{Network: network})
+		dht := row("dht", &st.DHT, stages.Scout{Network: network, Intake: &stages.Intake{
+			Verify: h.trust.Proven, Stored: h.store, Integrity: integrity,
+			Keep: func(m *index.Mutation) { h.line.Absorb(m) },
+		}})
 		dht.LateIsNeutral = true
+		dht.Holds, fresh.Holds = h.networkHolds, h.networkHolds
 		rooms = append(rooms, dht)
 	}
 	h.line, err = stages.Build(stages.Config{
@@ -164,7 +169,7 @@ func (h *house) buildLine(gens *index.Generations, pages *netio.Pages, s seams) 
 			Slice: time.Duration(st.Cache.Slice), Breaker: breaker(st.Cache.Breaker),
 		},
 		Rooms: rooms, Write: row("write", &st.Write, scribe),
-		Loops: h.loops, Dial: h.dial,
+		Loops: h.loops, Dial: h.dial, RefreshAfter: time.Duration(cfg.DB.RefreshAfter),
 		Gens: gens, Render: pages, Counts: counts,
 	})
 	if err != nil {
@@ -177,6 +182,10 @@ func (h *house) buildLine(gens *index.Generations, pages *netio.Pages, s seams) 
 	}
 	return nil
 }
+
+// networkHolds reports whether the network could hold what j asks for: every
+// content id, and names that somebody is trusted to sign.
+func (h *house) networkHolds(j *index.Job) bool { return !j.Key.IsName() || h.trust.Covers(&j.Key) }
 
 func rank(r config.Rank) index.Rank {
 	return index.NewRank(r.RegionBias, time.Duration(r.FreshnessHalfLife).Seconds(), r.AllowedRegions, r.Deny)

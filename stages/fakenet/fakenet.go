@@ -7,6 +7,7 @@ package fakenet
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"encoding/binary"
 	"math"
 	"time"
@@ -33,11 +34,16 @@ func (n Net) Discover(ctx context.Context, j *index.Job) error {
 	case <-ctx.Done():
 		return index.Late
 	}
-	if v >= n.Known {
+	if v >= n.Known || !n.fill(j) {
 		return index.Missing
 	}
-	n.fill(j)
 	return nil
+}
+
+// Key is what the network signs its names with.
+func (n Net) Key() ed25519.PrivateKey {
+	seed := index.Sum(binary.LittleEndian.AppendUint64(nil, n.Seed))
+	return ed25519.NewKeyFromSeed(seed[:])
 }
 
 // draw returns two numbers in 0..1 that depend on the key and the seed alone.
@@ -59,7 +65,9 @@ func (n Net) latency(u float64) time.Duration {
 	return time.Duration(float64(n.Median) * math.Exp(sigma*math.Sqrt2*math.Erfinv(2*u-1)))
 }
 
-func (n Net) fill(j *index.Job) {
+// fill makes up an answer. Nobody can make up the content of a content id: of
+// those it knows providers alone.
+func (n Net) fill(j *index.Job) bool {
 	a := &j.Answer
 	a.From = index.FromDHT
 	switch {
@@ -69,6 +77,11 @@ func (n Net) fill(j *index.Job) {
 			ID: "fakenet", Addr: "http://192.0.2.1:8080", LastSeen: now, Expires: now + index.TTLDefault,
 		}}
 	case j.Key.IsName():
-		a.Name = index.NameRecord{CID: index.Sum(j.Key.Bytes()), Seq: 1}
+		key := n.Key()
+		a.Name = index.NameRecord{CID: index.Sum(j.Key.Bytes()), Seq: 1, PubKey: key.Public().(ed25519.PublicKey)}
+		a.Name.Sig = ed25519.Sign(key, index.AppendSigned(nil, &j.Key, &a.Name))
+	default:
+		return false
 	}
+	return true
 }

@@ -57,6 +57,10 @@ func (t *txn) apply(m *index.Mutation) error {
 	return errOp
 }
 
+// heldOwn is the length of the row of a manifest that a client put. That of one
+// that the network had has a flag behind its size: it is not ours to announce.
+const heldOwn = 8
+
 // putManifest reads what is there in full: only bytes that still match their
 // cid count as held, and so a manifest damaged unnoticed heals when it is put
 // again.
@@ -66,7 +70,7 @@ func (t *txn) putManifest(m *index.Mutation, c *index.CID) error {
 	}
 	content, held, mark := cidKey(rowContent, c), cidKey(rowHeld, c), cidKey(rowQuarantine, c)
 	_, bodyErr := t.read(content)
-	_, heldErr := t.read(held)
+	was, heldErr := t.read(held)
 	_, markErr := t.read(mark)
 	for _, err := range [...]error{bodyErr, heldErr, markErr} {
 		if index.KindOf(err) == index.Down {
@@ -74,6 +78,9 @@ func (t *txn) putManifest(m *index.Mutation, c *index.CID) error {
 		}
 	}
 	if bodyErr == nil && heldErr == nil && markErr == index.Missing {
+		if !m.Found && len(was) != heldOwn { // found before, and now a client's own
+			t.put(held, appendU64(nil, uint64(len(m.Manifest))))
+		}
 		return nil
 	}
 	if heldErr == index.Missing {
@@ -85,7 +92,11 @@ func (t *txn) putManifest(m *index.Mutation, c *index.CID) error {
 	}
 	t.heals = append(t.heals, *c)
 	t.put(content, m.Manifest)
-	t.put(held, appendU64(nil, uint64(len(m.Manifest))))
+	size := appendU64(nil, uint64(len(m.Manifest)))
+	if m.Found {
+		size = append(size, rowFound)
+	}
+	t.put(held, size)
 	m.Created, m.News = true, true
 	return nil
 }

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"svcindex/index"
 )
 
 // TestFaultManyAskers has thousands ask at once for one key that is nowhere.
@@ -30,7 +32,7 @@ func TestFaultManyAskers(t *testing.T) {
 		for _, l := range lines {
 			wg.Go(func() {
 				_ = l.SetDeadline(time.Now().Add(patience))
-				_, err := io.WriteString(l, strings.Repeat(resolve(key), ahead))
+				_, err := io.WriteString(l, strings.Repeat(get("/resolve/"+key), ahead))
 				for n := 0; n < ahead && err == nil; n++ {
 					var a answer
 					if a, err = l.answer(); err == nil {
@@ -65,18 +67,18 @@ func TestFaultManyAskers(t *testing.T) {
 	s.stop()
 }
 
-// unknown returns names that neither the database nor the fake network knows.
+// unknown returns content ids that neither the database nor the fake network knows.
 // It asks a server of its own: what was asked for once is remembered.
-func unknown(t *testing.T, dir string, env []string, n int) (names []string) {
+func unknown(t *testing.T, dir string, env []string, n int) (cids []string) {
 	t.Helper()
 	s := start(t, options{dir: dir, env: env})
 	l := s.dial(dialing{})
-	for i := 0; len(names) < n; i++ {
-		name := fmt.Sprint("nowhere/", i)
-		if l.want(t, resolve(name), 200, 404, 504).status == 404 {
-			names = append(names, name)
+	for i := 0; len(cids) < n; i++ {
+		cid := index.Sum(fmt.Append(nil, "nowhere/", i)).String()
+		if l.want(t, get("/resolve/"+cid), 200, 404, 504).status == 404 {
+			cids = append(cids, cid)
 		}
 	}
 	s.stop()
-	return names
+	return cids
 }
