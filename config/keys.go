@@ -152,7 +152,7 @@ func (s *Stage) keys(at string) []key {
 // need a restart: somebody has taken them at start, and does not look again.
 var live = []string{
 	"limits", "quota", "budget", "stages", "cache.ttl", "cache.neg_ttl", "cache.stale_for",
-	"rank.region_bias", "rank.freshness_half_life", "log.level", "amnesia.purge_interval",
+	"rank", "log.level", "amnesia.purge_interval",
 }
 
 // isLive reports whether a reload changes the key under way.

@@ -33,7 +33,7 @@ func tuning(c *config.Config) index.Tuning {
 		Lives: index.Lives{
 			TTL: time.Duration(c.Cache.TTL), NegTTL: time.Duration(c.Cache.NegTTL), StaleFor: time.Duration(c.Cache.StaleFor),
 		},
-		Rank: index.Rank{Bias: c.Rank.RegionBias, HalfLife: time.Duration(c.Rank.FreshnessHalfLife).Seconds()},
+		Rank: rank(c.Rank),
 	}
 }
 
