@@ -93,18 +93,18 @@ func holding(key, payload []byte, own string, now int64) (h index.Holding, ok bo
 		}
 		h.Key = k
 		h.Name, ok = parseName(bytes.Clone(payload))
-		return h, ok
+		return h, ok && !h.Name.Found // it is told by whom it came from
 	case rowHeld:
 		p := reader{b: payload}
 		h.Key, h.Manifest = index.CIDKey(index.CID(key[1:])), int(p.u64())
-		return h, p.done()
+		return h, p.done() && len(payload) == heldOwn
 	}
 	s, _, ok := parseSet(payload, now, nil)
 	if !ok {
 		return h, false
 	}
 	i, found := s.find(own)
-	if !found {
+	if !found || s.rows[i].Found {
 		return h, false
 	}
 	h.Key, h.Provider = index.CIDKey(index.CID(key[1:])), s.rows[i]
