@@ -357,7 +357,7 @@ func TestAnEditedFileIsReadWithinASecondAndABadOneIsNot(t *testing.T) {
 	defer ring.Close()
 	good := must(os.ReadFile(ring.path))
 	changed := make(chan struct{}, 8)
-	ring.onChange(func() { changed <- struct{}{} })
+	ring.OnChange(func() { changed <- struct{}{} })
 	if err := os.WriteFile(ring.path, []byte("nonsense"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -371,7 +371,7 @@ func TestAnEditedFileIsReadWithinASecondAndABadOneIsNot(t *testing.T) {
 	if n := len(ring.now.Load().live); n != 1 {
 		t.Errorf("%d keys are live after a bad file, want the one there was", n)
 	}
-	if err := os.WriteFile(ring.path, append(good, '\n'), 0o600); err != nil {
+	if err := os.WriteFile(ring.path, append(good, "revoked 00000000.0000000000000000 until 2099-01-01T00:00:00Z\n"...), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	select {

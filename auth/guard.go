@@ -36,7 +36,7 @@ const heldMost = 4096
 func NewGuard(ring *Keyring, aud string) *Guard {
 	g := &Guard{ring: ring, aud: aud, held: make(map[index.CID]*held)}
 	_, _ = rand.Read(g.none[:])
-	ring.onChange(g.forget)
+	ring.OnChange(g.forget)
 	return g
 }
 

@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -127,6 +129,9 @@ func (k *Keyring) Reload() error {
 		k.Faults.Add(1)
 		return fmt.Errorf("the root keys stay as they were: %w", err)
 	}
+	if now.same(k.now.Load()) {
+		return nil
+	}
 	k.now.Store(now)
 	k.Reloads.Add(1)
 	for _, f := range k.changed {
@@ -135,8 +140,8 @@ func (k *Keyring) Reload() error {
 	return nil
 }
 
-// onChange has f called whenever the keys were read anew.
-func (k *Keyring) onChange(f func()) {
+// OnChange has f called whenever the keys were read anew.
+func (k *Keyring) OnChange(f func()) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.changed = append(k.changed, f)
@@ -188,6 +193,14 @@ func markOf(path string) (m fileMark) {
 		m.inode = st.Ino
 	}
 	return m
+}
+
+// same reports whether k says what o says.
+func (k *keys) same(o *keys) bool {
+	return maps.EqualFunc(k.revoked, o.revoked, time.Time.Equal) &&
+		slices.EqualFunc(k.live, o.live, func(a, b rootKey) bool {
+			return a.id == b.id && a.from.Equal(b.from) && bytes.Equal(a.secret, b.secret)
+		})
 }
 
 // key returns the key with an id, nil when none has it.

@@ -9,22 +9,20 @@ package bus
 import (
 	"sync"
 	"sync/atomic"
-	"time"
+
+	"svcindex/index"
 )
 
 // An Event says that something changed.
-type Event struct {
-	Kind string // what happened: "name", "manifest", "providers", ..
-	Key  string // to which key, as users write it
-	At   time.Time
-}
+type Event = index.Event
 
 // A Bus carries events from those who change things to those who want to know.
 type Bus struct {
 	depth  int
 	lagged atomic.Uint64
 
-	mu     sync.RWMutex // protects the fields below
+	mu     sync.Mutex // protects the fields below
+	last   uint64     // event published last
 	subs   map[chan Event]struct{}
 	closed bool
 }
@@ -35,11 +33,14 @@ func New(depth int) *Bus {
 	return &Bus{depth: max(depth, 1), subs: map[chan Event]struct{}{}}
 }
 
-// Publish shows e to every subscriber that has room for it. After Close it
-// does nothing.
+// Publish numbers e and shows it to every subscriber that has room for it, in
+// the order of the numbers: whoever misses some sees a gap. After Close it does
+// nothing.
 func (b *Bus) Publish(e Event) {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.last++
+	e.N = b.last
 	for ch := range b.subs {
 		select {
 		case ch <- e:
@@ -75,8 +76,8 @@ func (b *Bus) drop(ch chan Event) {
 
 // Subscribers returns how many listen now.
 func (b *Bus) Subscribers() int {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	return len(b.subs)
 }
 

@@ -3,6 +3,7 @@ package index
 import (
 	"encoding/hex"
 	"strconv"
+	"time"
 )
 
 // An AuditEntry is the record of one mutation: who, when, what. Entries are
@@ -22,6 +23,15 @@ type AuditMark struct {
 	// Unaudited says that the store holds what was written before there was
 	// an audit, or without one.
 	Unaudited bool
+}
+
+// An Event says that something changed. It is a hint to look again, never the
+// only record of a change.
+type Event struct {
+	N    uint64 // grows by one with each event of a process: a gap is a loss
+	Kind string // what changed: "name", "manifest", "provider_set", "pin", "admin", "config", "readiness"
+	Key  string // which, as users write it
+	At   time.Time
 }
 
 // An Auditor holds entries until they are kept elsewhere.

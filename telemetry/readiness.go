@@ -50,6 +50,7 @@ var (
 // until it was said to.
 type Readiness struct {
 	log  *slog.Logger
+	told func(State) // Notify; nil: nobody
 	page atomic.Pointer[page]
 	stop chan struct{}
 	wg   sync.WaitGroup
@@ -97,6 +98,9 @@ func Degraded(err error) error { return degraded{err} }
 type degraded struct{ error }
 
 func (d degraded) Unwrap() error { return d.error }
+
+// Notify has f told of every change. It is for once, before anything is Set.
+func (r *Readiness) Notify(f func(State)) { r.told = f }
 
 // Set says that k holds, or why it does not. For a key that is watched the next
 // check overrules it.
@@ -186,6 +190,9 @@ func (r *Readiness) change(f func()) {
 	faults := r.faults
 	r.mu.Unlock()
 	r.tell(now.State, faults) // a log may be slow; nobody waits for it with the lock held
+	if r.told != nil {
+		r.told(now.State)
+	}
 }
 
 // tell logs the change. Only here are the reasons said: a body must not show

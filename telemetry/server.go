@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -41,7 +42,10 @@ type Server struct {
 	stop context.CancelFunc
 
 	rates rates
-	live  *live
+
+	streams   atomic.Int32 // /events under way
+	backingUp atomic.Bool
+	live      *live
 
 	scrape sync.Mutex // protects the fields below
 	view   *view
@@ -152,6 +156,8 @@ const links = `svc-index, admin listener
 /debug/dht      the network: routing table, last look-ups with hops and hedges
 /debug/live     the same each second, as server-sent events; / in a browser draws it
 /debug/pprof/   profiles
+/events         what changes, as it does, as server-sent events; needs a capability with index.admin
+/backup         the database, whole; needs a capability with index.admin. svc-index db backup asks for it
 /debug/flight   a trace of the last seconds, if watch.flight is on
 /debug/config   what it runs with
 `
@@ -168,6 +174,8 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /debug/stages", s.stages)
 	mux.HandleFunc("GET /debug/dht", s.network)
 	mux.HandleFunc("GET /debug/live", s.watchLive)
+	mux.HandleFunc("GET /events", s.events)
+	mux.HandleFunc("GET /backup", s.backup)
 	mux.HandleFunc("GET /debug/flight", func(w http.ResponseWriter, _ *http.Request) {
 		whole(w, "application/octet-stream", s.src.Recording)
 	})

@@ -9,6 +9,7 @@
 package telemetry
 
 import (
+	"context"
 	"io"
 
 	"svcindex/index"
@@ -25,7 +26,10 @@ type Sources struct {
 	DHT       *index.DHTCounts
 	Bus       func() (lagged uint64)
 	Reloads   *index.ReloadCounts
-	Audit     func() (made, kept, faults uint64) // entries, and failures to keep them
+	Guard     index.Guard                            // judges /events and /backup; nil: nobody may
+	Events    func() (<-chan index.Event, func())    // /events: what changes from now on, and how to end that
+	Backup    func(context.Context, io.Writer) error // /backup
+	Audit     func() (made, kept, faults uint64)     // entries, and failures to keep them
 	Ready     *Readiness
 	Version   any        // /version, as JSON
 	Stages    func() any // "extra" of /debug/stages, as JSON

@@ -14,6 +14,7 @@ import (
 
 func dbCmd() *cobra.Command {
 	var s settings
+	backup := ""
 	verify := &cobra.Command{
 		Use:   "verify",
 		Short: "Check the journal, every record's digest and every manifest's hash",
@@ -22,6 +23,9 @@ id, and that no batch of writes is missing. It changes nothing. The server must
 not run on the same data.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if backup != "" {
+				return verifyBackup(cmd, backup)
+			}
 			cfg, err := s.load()
 			if err != nil {
 				return err
@@ -29,6 +33,7 @@ not run on the same data.`,
 			return verifyDB(cmd, cfg)
 		},
 	}
+	verify.Flags().StringVar(&backup, "backup", "", "check this backup `FILE` instead of a database")
 	stat := &cobra.Command{
 		Use:   "stat",
 		Short: "Print what the database holds",
@@ -43,7 +48,7 @@ not run on the same data.`,
 	}
 	s.flags(verify)
 	s.flags(stat)
-	return group("db", "Look at the database of a server that does not run", strict(verify), strict(stat))
+	return group("db", "Look at the database, back it up, restore it", strict(verify), strict(stat), dbBackupCmd(), dbRestoreCmd())
 }
 
 var errDamaged = errors.New("the database is damaged: restore a backup, or publish again what is listed above")

@@ -87,6 +87,9 @@ func (r *reloader) now() config.Config {
 func (r *reloader) reload(why string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if err := r.house.ring.Reload(); err != nil {
+		r.log.Error("root keys not reloaded", "why", why, "err", err)
+	}
 	next, from, err := config.LoadOrigins(r.in)
 	if err == nil {
 		err = config.Explain(next.Check(), from)

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,6 +47,7 @@ type house struct {
 	reloader atomic.Pointer[reloader] // nil: nobody reloads
 	bus      *bus.Bus
 	ring     *auth.Keyring
+	guard    *auth.Guard
 	trust    *auth.Trust
 	keeper   *audit.Keeper // nil: no audit
 	store    *leveldb.DB
@@ -79,6 +82,7 @@ func build(cfg config.Config, log *slog.Logger, s seams) (h *house, err error) {
 		}
 	}()
 	h.dial = index.NewDial(tuning(&cfg))
+	h.ready.Notify(h.publishReadiness)
 	h.ready.Set(telemetry.ConfigLoaded, nil)
 	h.attachBus()
 
@@ -96,7 +100,9 @@ func build(cfg config.Config, log *slog.Logger, s seams) (h *house, err error) {
 	if h.ring, err = auth.OpenKeyring(cfg.KeysPath(), true); err != nil {
 		return h, err
 	}
+	h.ring.OnChange(func() { h.bus.Publish(bus.Event{Kind: "admin", Key: "root_keys", At: time.Now()}) })
 	h.ring.Watch(log)
+	h.guard = auth.NewGuard(h.ring, nodeID)
 	h.store, err = leveldb.Open(leveldb.Options{
 		Path: cfg.DBPath(), Sync: cfg.DB.Sync, MinFree: int64(cfg.DB.MinFree), Log: log, Integrity: integrity,
 		Audit: cfg.Audit.Enabled,
@@ -211,7 +217,7 @@ func (h *house) open(gens *index.Generations, pages *netio.Pages, integrity *ind
 	cfg := &h.cfg
 	h.server, err = netio.New(netio.Options{
 		Loops: h.loops, Dial: h.dial,
-		Gens: gens, Lookups: h.line.Counts(), Guard: auth.NewGuard(h.ring, nodeID), AuthReads: cfg.Auth.Required, Ready: h.ready.Body,
+		Gens: gens, Lookups: h.line.Counts(), Guard: h.guard, AuthReads: cfg.Auth.Required, Ready: h.ready.Body,
 		Version: versionBody(nodeID), ReasonRatio: stages.ReasonRatio, Log: h.log,
 	}, pages, h.front)
 	if err != nil {
@@ -225,7 +231,7 @@ func (h *house) open(gens *index.Generations, pages *netio.Pages, integrity *ind
 		Rooms: h.line.Stats, Net: h.server.Counts(), Cache: h.cache.Counts(), CacheSize: h.cache.Len,
 		Lookups: h.line.Counts(), Integrity: integrity, Bus: h.bus.Lagged, Reloads: &h.reloads, Ready: h.ready,
 		Version: versionDoc{"svc-index", version, commit, runtime.Version(), nodeID},
-		Stages:  h.extra, Audit: h.audited,
+		Stages:  h.extra, Audit: h.audited, Guard: h.guard, Events: h.bus.Subscribe, Backup: h.backup,
 		Stalls: stalls, Watch: func() any { return h.watch.Status() }, Recording: h.watch.Recording,
 		Config: h.printConfig,
 		DHT:    &h.dht.counts, Network: h.network(),
@@ -301,6 +307,21 @@ func (h *house) publish(kind string, k *index.Key) {
 	if a := h.dht.herald.Load(); a != nil && !k.IsZero() {
 		a.Changed(k)
 	}
+}
+
+// publishReadiness puts a change of readiness on the bus.
+func (h *house) publishReadiness(s telemetry.State) {
+	key := "ready"
+	if !s.Ready {
+		key = "not ready: " + strings.Join(s.Missing, ",")
+	}
+	h.bus.Publish(bus.Event{Kind: "readiness", Key: key, At: time.Now()})
+}
+
+// backup writes the database as it is now.
+func (h *house) backup(ctx context.Context, w io.Writer) error {
+	_, err := h.store.Backup(ctx, w)
+	return err
 }
 
 // attachBus gives the bus its first listener: the log, at its finest level.
