@@ -1,6 +1,8 @@
 package stages
 
 import (
+	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -55,6 +57,28 @@ type Past struct {
 	Partial bool          `json:"partial"`
 	Fresh   bool          `json:"fresh"` // it was asked for with fresh=true
 	Legs    []Leg         `json:"legs"`
+}
+
+// Story says it in words, as of now.
+func (p *Past) Story(now time.Time) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s, %v ago, took %v: %s", p.Asked, now.Sub(p.At).Round(time.Second), p.Took.Round(time.Microsecond), p.Result)
+	if p.Source != "" {
+		fmt.Fprintf(&b, " from %s", p.Source)
+	}
+	for _, l := range p.Legs {
+		fmt.Fprintf(&b, "; %s %s", l.Stage, l.Outcome)
+		if l.Took > 0 {
+			fmt.Fprintf(&b, " after %v", l.Took.Round(time.Microsecond))
+		}
+	}
+	if p.Doubt != "" {
+		fmt.Fprintf(&b, "; doubt of %s: %s", p.Stage, p.Doubt)
+	}
+	if p.Stale {
+		b.WriteString("; what is stored was served in its place")
+	}
+	return b.String()
 }
 
 // remembered is how many questions the memory holds.

@@ -79,6 +79,9 @@ func enterLookups(b *book, s Sources) {
 	b.counters("index_negative_served_after_write_total", "Absences served after the key was written; must stay 0.").count(&l.NegativeAfterWrite)
 	b.counters("index_provider_set_changes_total", "Provider sets that changed.").count(&l.ProviderSetChanges)
 
+	b.counters("index_dht_kept_total", "Finds of the DHT that entered the database.").count(&l.Kept)
+	b.counters("index_dht_kept_dropped_total", "Finds of the DHT that found no room on their way into the database.").count(&l.KeptDropped)
+
 	c := s.Cache
 	b.counters("index_cache_hits_total", "Answers from memory: fresh, negative or stale.").count(&c.Hits)
 	b.counters("index_cache_misses_total", "Look-ups memory could not answer.").count(&c.Misses)

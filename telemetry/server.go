@@ -154,6 +154,7 @@ const links = `svc-index, admin listener
 /version        what runs here
 /debug/stages   each stage: queue, workers, breaker, rates; what stands still
 /debug/dht      the network: routing table, last look-ups with hops and hedges
+/debug/explain/KEY  what each place knows of a key, and how the last look-up ended; ?ask=true asks the DHT
 /debug/live     the same each second, as server-sent events; / in a browser draws it
 /debug/pprof/   profiles
 /events         what changes, as it does, as server-sent events; needs a capability with index.admin
@@ -173,6 +174,7 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /version", s.version)
 	mux.HandleFunc("GET /debug/stages", s.stages)
 	mux.HandleFunc("GET /debug/dht", s.network)
+	mux.HandleFunc("GET /debug/explain/{key...}", s.explain)
 	mux.HandleFunc("GET /debug/live", s.watchLive)
 	mux.HandleFunc("GET /events", s.events)
 	mux.HandleFunc("GET /backup", s.backup)
@@ -236,6 +238,19 @@ func (s *Server) stages(w http.ResponseWriter, _ *http.Request) {
 		page.Extra = s.src.Stages()
 	}
 	sendJSON(w, page)
+}
+
+func (s *Server) explain(w http.ResponseWriter, r *http.Request) {
+	if s.src.Explain == nil {
+		http.Error(w, "nobody here can explain", http.StatusNotFound)
+		return
+	}
+	v, err := s.src.Explain(r.Context(), r.PathValue("key"), r.URL.Query().Get("ask") == "true")
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	sendJSON(w, v)
 }
 
 func (s *Server) network(w http.ResponseWriter, _ *http.Request) {

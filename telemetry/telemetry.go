@@ -31,9 +31,10 @@ type Sources struct {
 	Backup    func(context.Context, io.Writer) error // /backup
 	Audit     func() (made, kept, faults uint64)     // entries, and failures to keep them
 	Ready     *Readiness
-	Version   any        // /version, as JSON
-	Stages    func() any // "extra" of /debug/stages, as JSON
-	Network   func() any // /debug/dht, as JSON; nil: there is none
+	Version   any                                                          // /version, as JSON
+	Stages    func() any                                                   // "extra" of /debug/stages, as JSON
+	Network   func() any                                                   // /debug/dht, as JSON; nil: there is none
+	Explain   func(ctx context.Context, key string, ask bool) (any, error) // /debug/explain, as JSON
 
 	Stalls    *index.WatchCounts
 	Watch     func() any            // "watch" of /debug/stages, as JSON

@@ -38,7 +38,7 @@ func rootCmd() *cobra.Command {
 	}
 	root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	root.AddCommand(
-		serveCmd(), publishCmd(), resolveCmd(), providersCmd(), manifestCmd(),
+		serveCmd(), publishCmd(), resolveCmd(), providersCmd(), manifestCmd(), explainCmd(),
 		loadgenCmd(), profileCmd(), keyCmd(), devnetCmd(), configCmd(), dbCmd(), tokenCmd(), auditCmd(), versionCmd(),
 	)
 	return strict(root)

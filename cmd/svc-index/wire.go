@@ -49,7 +49,9 @@ type house struct {
 	ring     *auth.Keyring
 	guard    *auth.Guard
 	trust    *auth.Trust
-	keeper   *audit.Keeper // nil: no audit
+	gens     *index.Generations
+	net      index.Discoverer // nil: there is no network
+	keeper   *audit.Keeper    // nil: no audit
 	store    *leveldb.DB
 	cache    *ram.Cache
 	tasks    *stages.Tasks
@@ -160,6 +162,7 @@ func (h *house) buildLine(gens *index.Generations, pages *netio.Pages, integrity
 	if network == nil && h.dht.node != nil {
 		network = h.dht.node
 	}
+	h.net, h.gens = network, gens
 	if network != nil {
 		dht := row("dht", &st.DHT, stages.Scout{Network: network, Intake: &stages.Intake{
 			Verify: h.trust.Proven, Stored: h.store, Integrity: integrity,
@@ -234,7 +237,7 @@ func (h *house) open(gens *index.Generations, pages *netio.Pages, integrity *ind
 		Stages:  h.extra, Audit: h.audited, Guard: h.guard, Events: h.bus.Subscribe, Backup: h.backup,
 		Stalls: stalls, Watch: func() any { return h.watch.Status() }, Recording: h.watch.Recording,
 		Config: h.printConfig,
-		DHT:    &h.dht.counts, Network: h.network(),
+		DHT:    &h.dht.counts, Network: h.network(), Explain: h.explain,
 	}, h.log)
 	if err := h.admin.Listen(cfg.Admin); err != nil {
 		return err
