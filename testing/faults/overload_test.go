@@ -23,35 +23,15 @@ func TestFaultOverload(t *testing.T) {
 	warm := s.publish("warm/", 50)
 	for _, times := range []int{2, 10} {
 		t.Run(fmt.Sprintf("%dx", times), func(t *testing.T) {
-			var ratios []float64
 			for round := range size(1, 3) {
 				o := &overload{s: s, t: t, rate: times * capacity, tag: fmt.Sprintf("%d/%d", times, round)}
 				keys := o.keys()
 				s.warm(warm) // after the writes: one of theirs may share a generation with a warm key
-				calm := o.calm(warm)
-				busy := o.run(keys, warm)
-				ratios = append(ratios, float64(busy)/float64(calm))
-			}
-			if *full {
-				t.Logf("hits' p99 beside misses / beside as many hits, by round: %.2f (median wanted: 1.5 at most)", ratios)
+				o.run(keys, warm)
 			}
 		})
 	}
 	s.stop()
-}
-
-// calm measures the hits' p99 while the same number of other requests come in,
-// all of them hits: what they cost the client, with which we share two cores,
-// is then the same, and what is left is what the misses do to the server.
-func (o *overload) calm(warm []string) time.Duration {
-	control := &overload{s: o.s, t: o.t, rate: o.rate}
-	keys := make([]string, o.rate*size(1, 8))
-	for i := range keys {
-		keys[i] = warm[i%len(warm)]
-	}
-	hits := o.s.stream(warm, 4, time.Millisecond)
-	control.send(keys)
-	return quantile(hits.stop(), .99)
 }
 
 // An overload is one stretch of open-loop misses: every key is asked once, at
@@ -84,7 +64,7 @@ func (o *overload) keys() []string {
 	return keys
 }
 
-func (o *overload) run(keys, warm []string) (p99 time.Duration) {
+func (o *overload) run(keys, warm []string) {
 	t, s, total := o.t, o.s, len(keys)
 	before := s.scrape()
 	hits := s.stream(warm, 4, time.Millisecond)
@@ -96,7 +76,7 @@ func (o *overload) run(keys, warm []string) (p99 time.Duration) {
 	}
 	time.Sleep(time.Second)
 	s.normal(t, o.tag)
-	p99 = quantile(hits.stop(), .99)
+	p99 := quantile(hits.stop(), .99)
 	after := s.scrape()
 
 	answered, timeouts := o.got.of(200, 404), o.got.of(504)
@@ -126,7 +106,6 @@ func (o *overload) run(keys, warm []string) (p99 time.Duration) {
 	if o.got.of(429) == 0 || answered == 0 {
 		t.Errorf("no overload was reached: %v", &o.got)
 	}
-	return p99
 }
 
 // send sends every key at its time, on many connections, and waits for the

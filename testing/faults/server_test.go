@@ -25,6 +25,7 @@ type options struct {
 	env    []string // of the rig
 	set    []string // --set
 	nofile int      // limit on descriptors; 0: as we have
+	cpu    int      // the one processor it may use, counted from 1; 0: any
 }
 
 // A server is a running svc-index process.
@@ -32,6 +33,7 @@ type server struct {
 	t     *testing.T
 	cmd   *exec.Cmd
 	dir   string
+	cpu   int    // the one processor it may use; 0: any
 	addr  string // of the public listener
 	admin string
 	token string
@@ -50,7 +52,7 @@ func start(t *testing.T, o options) *server {
 	for _, s := range append([]string{"cache.bytes=16MiB"}, o.set...) {
 		args = append(args, "--set", s)
 	}
-	s := &server{t: t, dir: o.dir, gone: make(chan struct{}), log: filepath.Join(t.TempDir(), "log")}
+	s := &server{t: t, dir: o.dir, cpu: o.cpu, gone: make(chan struct{}), log: filepath.Join(t.TempDir(), "log")}
 	s.cmd = exec.Command(binary, args...)
 	if o.nofile > 0 {
 		limited := fmt.Sprintf(`ulimit -n %d && exec "$0" "$@"`, o.nofile)
@@ -76,7 +78,7 @@ func (s *server) launch() {
 		s.t.Fatal(err)
 	}
 	began := time.Now()
-	if err := s.cmd.Start(); err != nil {
+	if err := onCPU(s.cpu, s.cmd.Start); err != nil {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(s.cleanup)
