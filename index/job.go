@@ -142,6 +142,9 @@ type Resolver interface {
 	// Push hands over flights in order and returns how many it took; the rest
 	// are still the caller's. It never waits.
 	Push(lane int, fs []*Flight) int
+	// Await returns when the lane's worker is through with what was pushed.
+	// That worker looks in memory and waits for nobody.
+	Await(lane int)
 	// Refused tells it that a job Push did not take, tried again, was turned
 	// away for good.
 	Refused(jobs int)

@@ -59,7 +59,7 @@ func (c *conn) accept(f *flight, h *head, now time.Time, last bool) (more bool) 
 		s.answerLocally(r.local)
 	} else {
 		s.job.Deadline = now.Add(timeout(&s.job))
-		c.loop.server.counts.Inflight[s.route].Add(1)
+		c.loop.tally.inflight[s.route]++
 	}
 	// A manifest may be large: none shares a flight with another.
 	return !s.close && r.ask != index.AskManifest

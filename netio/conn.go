@@ -215,6 +215,7 @@ func (c *conn) depart(f *flight) {
 	for _, s := range f.slots[:f.n] {
 		s.count(now)
 	}
+	c.loop.publish()
 	c.write(f.assemble(), f.slots[f.n-1].close)
 	c.loop.release(f)
 }
@@ -237,7 +238,7 @@ func (c *conn) launch(f *flight, s *slot, now time.Time) {
 	s.began = now
 	s.job.Began = now
 	s.job.Deadline = now.Add(timeout(&s.job))
-	c.loop.server.counts.Inflight[s.route].Add(1)
+	c.loop.tally.inflight[s.route]++
 	if s.job.Ask != index.AskWrite && s.job.Ask != index.AskTask {
 		c.depart(f)
 		return
@@ -519,7 +520,7 @@ func (c *conn) checkDeadline(now time.Time) {
 	case c.ending:
 		c.tryEnd()
 	case c.flight != nil:
-		if now.Sub(c.flight.slots[0].began) > o.WriteTimeout+o.Budget+o.IdleTimeout {
+		if now.After(c.due()) {
 			c.loop.server.panicked("a flight never came home")
 			c.shut()
 		}
@@ -535,6 +536,15 @@ func (c *conn) checkDeadline(now time.Time) {
 		c.ending = true
 		c.tryEnd()
 	}
+}
+
+// due is when a connection of which nothing is owed has to be looked at.
+func (c *conn) due() time.Time {
+	o := c.tuning
+	if c.flight != nil {
+		return c.flight.slots[0].began.Add(o.WriteTimeout + o.Budget + o.IdleTimeout)
+	}
+	return c.idle.Add(o.IdleTimeout)
 }
 
 // tooSlow answers a request that did not arrive in time.

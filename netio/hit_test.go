@@ -60,6 +60,8 @@ func (r *fakeResolver) Push(_ int, fs []*index.Flight) int {
 	return len(fs)
 }
 
+func (r *fakeResolver) Await(int) {}
+
 func (r *fakeResolver) Refused(int) {}
 
 func (r *fakeResolver) Write(*index.Job) bool { return false }

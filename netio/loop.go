@@ -3,8 +3,8 @@ package netio
 import (
 	"context"
 	"crypto/rand"
-	"encoding/binary"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,14 +29,20 @@ type loop struct {
 	out       int             // flights pushed and not yet home
 	ticking   bool            // a tick is scheduled
 	free      []*flight
-	landed    []*flight   // scratch of drain
-	asked     request     // scratch of accept
-	claim     index.Claim // scratch of authorize
-	watched   []*conn     // looked at in every sweep
-	sweeps    int
+	tally     tally
+	landedAt  time.Time     // when flights came home last
+	yielded   time.Time     // when the processor was last let go
+	landed    []*flight     // scratch of drain
+	asked     request       // scratch of accept
+	claim     index.Claim   // scratch of authorize
+	watched   []*conn       // looked at in every sweep
+	calmSeen  time.Time     // when all connections were looked at last
+	calmDue   time.Time     // when the first of those not watched may be due
+	calmUnder *index.Tuning // what that was reckoned under
 	ids       corrIDs
 	runTick   gnet.Runnable
 	runSweep  gnet.Runnable
+	restless  atomic.Bool  // somebody is watched: every sweep counts
 	sweepWait atomic.Bool  // a sweep is scheduled
 	sweepFrom atomic.Int64 // since when, unix ns
 
@@ -93,13 +99,19 @@ func (l *loop) schedule() {
 	}
 }
 
-// flush pushes what is pending. A lane may look full because its worker had no
-// chance to run yet: it gets one before anybody is refused.
+// flush pushes what is pending. A lane that is full gets its worker's turn
+// before anybody is refused: a worker who has not been let run is no overload.
 func (l *loop) flush() {
-	took := l.server.resolver.Push(l.lane, l.pending)
-	if took < len(l.pending) {
-		runtime.Gosched()
-		took += l.server.resolver.Push(l.lane, l.pending[took:])
+	took, awaited := 0, false
+	for took < len(l.pending) {
+		n := l.server.resolver.Push(l.lane, l.pending[took:])
+		took += n
+		if n == 0 && awaited {
+			break
+		}
+		if awaited = n == 0; awaited {
+			l.server.resolver.Await(l.lane)
+		}
 	}
 	for _, f := range l.flights[took:] {
 		l.refuse(f)
@@ -133,38 +145,59 @@ func (l *loop) home(f *flight) {
 	}
 }
 
-// rounds is how often a tick yields to the workers before it goes back to
-// waiting for events. Twice at least: Go's scheduler now and then hands the
-// yielding goroutine straight back, and a loop that then blocks in epoll keeps
-// the processor from the very workers it waits for, for 10 ms and more.
-const (
-	rounds     = 2
-	roundsMost = 64 // and no longer, while there is: other connections have sent something, too
-)
+// roundsMost is how long a tick goes on while what it writes brings new work:
+// other connections have sent something, too.
+const roundsMost = 64
 
-// tick ends a round of events: what was parsed is pushed, the workers get the
-// processor, and what they finish meanwhile is written. It stays while that
-// brings new work to do.
+// tick ends a round of events: what was parsed is pushed, the lane's worker
+// gets the processor, and what it finishes is written.
 func (l *loop) tick() {
 	l.ticking = false
 	l.asleep.Store(false)
-	for idle, busy := 0, 0; idle < rounds && busy < roundsMost; {
-		l.flush()
-		if l.out == 0 {
-			return
-		}
-		runtime.Gosched()
-		if l.drain() == 0 {
-			idle++
-		} else {
-			busy++
-		}
+	for round := 0; len(l.pending) > 0 && round < roundsMost; round++ {
+		l.turn()
+	}
+	l.turn()
+	l.yield()
+	if l.out == 0 {
+		return
 	}
 	l.flush()
+	l.publish() // who is in flight now will be for a while
 	l.asleep.Store(true)
 	// What came home before the line above told nobody.
 	if l.someHome() && l.asleep.CompareAndSwap(true, false) {
 		l.schedule()
+	}
+}
+
+// yieldEvery is how long a loop and its worker may hand each other the
+// processor. To the scheduler they are one goroutine that goes on and on: the
+// workers of other rooms would wait until it is preempted, and from 10 ms on
+// each system call of ours would cost us the processor.
+const yieldEvery = time.Millisecond
+
+// yield lets others have the processor: whoever works for us in another room
+// at once, the rest now and then.
+func (l *loop) yield() {
+	if l.out == 0 && l.landedAt.Sub(l.yielded) < yieldEvery {
+		return
+	}
+	l.yielded = l.landedAt
+	runtime.Gosched()
+	if l.out > 0 {
+		l.drain()
+	}
+}
+
+// turn lets the lane's worker work off what is pending.
+func (l *loop) turn() {
+	if len(l.pending) > 0 {
+		l.flush()
+	}
+	if l.out > 0 {
+		l.server.resolver.Await(l.lane)
+		l.drain()
 	}
 }
 
@@ -182,18 +215,29 @@ func (l *loop) drain() int {
 	if len(l.landed) == 0 {
 		return 0
 	}
-	now := time.Now()
+	l.guard(l.countLanded)
 	for i, f := range l.landed {
 		l.landed[i] = nil
 		l.out--
-		l.touchDown(f, now)
+		l.touchDown(f)
 	}
 	return len(l.landed)
 }
 
+// countLanded counts what is home.
+func (l *loop) countLanded() {
+	l.landedAt = time.Now()
+	for _, f := range l.landed {
+		for _, s := range f.slots[:f.n] {
+			s.count(l.landedAt)
+		}
+	}
+	l.publish()
+}
+
 // touchDown lands a flight. A bug there costs its connection, and no other
 // flight.
-func (l *loop) touchDown(f *flight, now time.Time) {
+func (l *loop) touchDown(f *flight) {
 	c := f.conn
 	defer func() {
 		if p := recover(); p != nil {
@@ -202,15 +246,12 @@ func (l *loop) touchDown(f *flight, now time.Time) {
 			c.shut()
 		}
 	}()
-	l.land(f, now)
+	l.land(f)
 }
 
 // land writes a flight's answers and lets its connection go on.
-func (l *loop) land(f *flight, now time.Time) {
+func (l *loop) land(f *flight) {
 	c := f.conn
-	for _, s := range f.slots[:f.n] {
-		s.count(now)
-	}
 	c.flight = nil
 	out, last := f.assemble(), f.slots[f.n-1]
 	if l.server.draining.Load() && !last.close && c.allRead() {
@@ -221,31 +262,24 @@ func (l *loop) land(f *flight, now time.Time) {
 	c.advance()
 }
 
-// count counts a finished request. It runs on the event loop.
-func (s *slot) count(now time.Time) {
-	n, took := s.server.counts, now.Sub(s.began)
-	n.Requests[s.route][s.method][index.OutcomeOf(s.status)].Add(1)
-	n.Latency[s.route][s.method].Observe(took)
-	if s.route == index.RouteResolve && !s.local {
-		s.server.opt.Lookups.Resolve(&s.job.Key).Observe(took)
-	}
-	if s.refused {
-		n.Rejected[s.rejected].Add(1)
-	}
-	if !s.local {
-		n.Inflight[s.route].Add(-1)
-	}
-	if s.status == 500 || s.status == 507 {
-		s.server.log.Error("request failed", "status", s.status, "route", s.route.String(),
-			"stage", s.job.Stage, "corr_id", string(s.corr[:s.corrLen]))
-	}
+// corrIDs makes correlation ids: ULIDs whose random part is drawn once and then
+// counts up, which is as unique and cheaper. It counts in the text itself:
+// encoding one costs as much as a look-up.
+type corrIDs struct {
+	text [ulid.EncodedSize]byte
+	ms   int64 // what the first ten digits say
 }
 
-// corrIDs makes correlation ids: ULIDs whose random part is drawn once and then
-// counts up, which is as unique and cheaper.
-type corrIDs struct{ entropy [10]byte }
+const (
+	ulidTime   = 10 // digits of a ULID that are its time
+	ulidDigits = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+)
 
-func (c *corrIDs) init() { _, _ = rand.Read(c.entropy[:]) }
+func (c *corrIDs) init() {
+	var id ulid.ULID
+	_, _ = rand.Read(id[6:])
+	_ = id.MarshalTextTo(c.text[:])
+}
 
 // give gives the request its correlation id: the client's, if it is harmless
 // to echo, or a fresh one.
@@ -254,12 +288,26 @@ func (c *corrIDs) give(s *slot, given []byte, now time.Time) {
 		s.corrLen = copy(s.corr[:], given)
 		return
 	}
-	binary.BigEndian.PutUint64(c.entropy[2:], binary.BigEndian.Uint64(c.entropy[2:])+1)
-	var id ulid.ULID
-	_ = id.SetTime(uint64(now.UnixMilli()))
-	copy(id[6:], c.entropy[:])
-	_ = id.MarshalTextTo(s.corr[:26])
-	s.corrLen = 26
+	if ms := now.UnixMilli(); ms != c.ms {
+		c.ms = ms
+		for i := range ulidTime {
+			c.text[ulidTime-1-i] = ulidDigits[ms&31]
+			ms >>= 5
+		}
+	}
+	c.next()
+	s.corrLen = copy(s.corr[:], c.text[:])
+}
+
+// next counts the random part up by one.
+func (c *corrIDs) next() {
+	for i := len(c.text) - 1; i >= ulidTime; i-- {
+		d := strings.IndexByte(ulidDigits, c.text[i]) + 1
+		c.text[i] = ulidDigits[d%len(ulidDigits)]
+		if d < len(ulidDigits) {
+			return
+		}
+	}
 }
 
 // harmless reports whether a client's correlation id may be echoed.
@@ -281,9 +329,9 @@ func (l *loop) callFor(now time.Time) {
 	}
 }
 
-// sweep closes what is past its deadline. The server calls for it every
-// sweepRound; connections that wait for nothing but their next request are
-// looked at every calmRounds of these.
+// sweep closes what is past its deadline. Connections that wait for nothing
+// but their next request are looked at when the first of them may be due, once
+// in calmRounds sweeps at most: idle ones by the thousand cost nothing.
 func (l *loop) sweep(now time.Time) {
 	watched := l.watched
 	l.watched = l.watched[:0]
@@ -291,13 +339,29 @@ func (l *loop) sweep(now time.Time) {
 		watched[i] = nil
 		c.watched = false
 		c.check(now)
+		l.expect(c)
 	}
-	if l.sweeps++; l.sweeps%calmRounds == 0 || l.server.draining.Load() {
+	due := now.After(l.calmDue) && now.Sub(l.calmSeen) >= calmRounds*sweepRound
+	if t := l.server.opt.Dial.Now(); due || t != l.calmUnder || l.server.draining.Load() {
+		// No newcomer is due before that.
+		l.calmUnder, l.calmSeen, l.calmDue = t, now, now.Add(t.IdleTimeout)
 		for c := range l.conns {
 			if !c.watched {
 				c.check(now)
+				l.expect(c)
 			}
 		}
+	}
+	l.restless.Store(len(l.watched) > 0)
+}
+
+// expect has the calm connections looked at when this one is due.
+func (l *loop) expect(c *conn) {
+	if c.gc == nil || c.watched {
+		return
+	}
+	if due := c.due(); due.Before(l.calmDue) {
+		l.calmDue = due
 	}
 }
 
@@ -324,4 +388,7 @@ func (c *conn) watch() {
 	}
 	c.watched = true
 	c.loop.watched = append(c.loop.watched, c)
+	if len(c.loop.watched) == 1 {
+		c.loop.restless.Store(true)
+	}
 }

@@ -108,14 +108,16 @@ const sweepRound = 100 * time.Millisecond
 func (s *Server) tick() {
 	t := time.NewTicker(sweepRound)
 	defer t.Stop()
-	for {
+	for round := 0; ; round++ {
 		select {
 		case <-s.clock:
 			return
 		case now := <-t.C:
 			s.setDate(now)
 			s.eachLoop(func(l *loop) {
-				if s.counts.Conns.Load() > 0 && !l.sweepWait.Load() {
+				// Now and then it is called for nothing: whether it comes shows whether it turns.
+				wanted := l.restless.Load() || s.draining.Load() || round%calmRounds == 0
+				if wanted && s.counts.Conns.Load() > 0 && !l.sweepWait.Load() {
 					l.callFor(now)
 				}
 			})

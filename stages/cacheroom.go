@@ -48,12 +48,17 @@ type lane struct {
 	head  atomic.Int64 // when the batch in hand had entered, unix ns; 0: none
 	last  atomic.Int32
 
+	awaited atomic.Bool   // the loop is parked until the worker is through
+	through chan struct{} // one seat: whoever takes awaited back sends
+
 	drain func()
 	run   func() (struct{}, error) // works off a batch; made once, because a closure a batch would be garbage
 
 	// Belong to the worker.
 	batch []*index.Flight
 	n     int
+	found uint64
+	waits index.Sheet
 	blown bool       // the fuse is: walk past the cache
 	held  *index.Job // the job in hand, until it is given away
 }
@@ -72,7 +77,7 @@ func newCacheRoom(row CacheRow, loops int, line *Pipeline) (*cacheRoom, error) {
 	}
 	c.pool = pool
 	for range loops {
-		l := &lane{room: c, queue: queue.NewLane[*index.Flight](laneRoom * row.Depth), batch: make([]*index.Flight, row.Batch)}
+		l := &lane{room: c, queue: queue.NewLane[*index.Flight](laneRoom * row.Depth), batch: make([]*index.Flight, row.Batch), through: make(chan struct{}, 1)}
 		l.drain, l.run = l.work, l.flights
 		c.lanes = append(c.lanes, l)
 	}
@@ -130,12 +135,32 @@ func (l *lane) summon() {
 	}
 }
 
+// await parks the event loop until the worker is through. To park is to hand
+// the worker the processor, and to be handed it back: a loop that yields
+// instead goes to the end of a queue that all processors share, and may find
+// itself behind another loop's wait in epoll.
+func (l *lane) await() {
+	if !l.out.Load() {
+		return
+	}
+	l.awaited.Store(true)
+	// A worker that left before the line above tells nobody.
+	if !l.out.Load() && l.awaited.CompareAndSwap(true, false) {
+		return
+	}
+	<-l.through
+}
+
 // work is the worker's turn: it takes batches until the lane is empty.
 func (l *lane) work() {
 	l.room.labels.wear(0)
 	defer func() {
 		l.out.Store(false)
 		l.summon() // something may have come between the last look and the line above
+		// Unless another worker is out by now, who will come by here.
+		if !l.out.Load() && l.awaited.Load() && l.awaited.CompareAndSwap(true, false) {
+			l.through <- struct{}{}
+		}
 	}()
 	for {
 		if most := l.room.now.Load().Batch; most != len(l.batch) {
@@ -166,6 +191,7 @@ func (l *lane) turn() {
 
 // flights works off the batch in hand.
 func (l *lane) flights() (none struct{}, err error) {
+	defer l.publish()
 	now := time.Now()
 	for _, f := range l.batch[:l.n] {
 		if e := l.flight(f, now); e != nil {
@@ -173,6 +199,16 @@ func (l *lane) flights() (none struct{}, err error) {
 		}
 	}
 	return none, err
+}
+
+// publish adds what a batch has counted to what everybody sees: an atomic a
+// batch, not one a request.
+func (l *lane) publish() {
+	if l.found > 0 {
+		l.room.counts.Found.Add(l.found)
+		l.found = 0
+	}
+	l.waits.AddTo(&l.room.counts.Wait)
 }
 
 // flight looks up the jobs of one flight in order. A panic costs the job in
@@ -187,7 +223,7 @@ func (l *lane) flight(f *index.Flight, now time.Time) (err error) {
 	n := int64(len(jobs))
 	wait := now.Sub(f.Entered)
 	l.jobs.Add(-n)
-	l.room.counts.Wait.ObserveN(wait, uint64(n))
+	l.waits.ObserveN(wait, uint64(n))
 	if wait > l.room.now.Load().Slice {
 		// Counted, and looked for all the same: a look costs less than sending
 		// the job on would, and an overload must not turn hits into misses.
@@ -249,7 +285,7 @@ func (l *lane) look(j *index.Job, inOrder, past bool) (hit bool, err error) {
 
 // answer sends a hit home.
 func (l *lane) answer(j *index.Job) {
-	l.room.counts.Found.Add(1)
+	l.found++
 	k := index.OK
 	if j.Answer.Negative {
 		k = index.Missing

@@ -91,6 +91,9 @@ func (p *Pipeline) Push(lane int, fs []*index.Flight) int {
 	return p.cache.push(lane, fs)
 }
 
+// Await implements index.Resolver.
+func (p *Pipeline) Await(lane int) { p.cache.lanes[lane].await() }
+
 // Refused implements index.Resolver.
 func (p *Pipeline) Refused(jobs int) { p.cache.counts.RejectedFull.Add(uint64(jobs)) }
 

@@ -1,0 +1,82 @@
+package netio
+
+import (
+	"time"
+
+	"svcindex/index"
+)
+
+// A tally is what a loop has counted and not yet told. A hit moves seven
+// counters: as atomics they would be a tenth of a pipelined hit, added up here
+// they are nothing.
+type tally struct {
+	series   [index.Routes][index.Methods]series
+	dirty    []*series // what has something to tell
+	names    index.Sheet
+	cids     index.Sheet
+	inflight [index.Routes]int64
+}
+
+// A series is what is counted of one route and method.
+type series struct {
+	outcomes [index.Outcomes]uint64
+	latency  index.Sheet
+	route    index.Route
+	method   index.Method
+	dirty    bool
+}
+
+// count counts a finished request. It runs on the event loop, before the
+// answer leaves: who has it and then looks at the counters finds them moved.
+func (s *slot) count(now time.Time) {
+	l := s.flight.loop
+	t, took := &l.tally, now.Sub(s.began)
+	m := &t.series[s.route][s.method]
+	if !m.dirty {
+		m.route, m.method, m.dirty = s.route, s.method, true
+		t.dirty = append(t.dirty, m)
+	}
+	m.outcomes[index.OutcomeOf(s.status)]++
+	m.latency.Observe(took)
+	if s.route == index.RouteResolve && !s.local {
+		if s.job.Key.IsName() {
+			t.names.Observe(took)
+		} else {
+			t.cids.Observe(took)
+		}
+	}
+	if s.refused {
+		s.server.counts.Rejected[s.rejected].Add(1)
+	}
+	if !s.local {
+		t.inflight[s.route]--
+	}
+	if s.status == 500 || s.status == 507 {
+		s.server.log.Error("request failed", "status", s.status, "route", s.route.String(),
+			"stage", s.job.Stage, "corr_id", string(s.corr[:s.corrLen]))
+	}
+}
+
+// publish tells what has been counted to all who look.
+func (l *loop) publish() {
+	t, n := &l.tally, l.server.counts
+	for _, m := range t.dirty {
+		for o, k := range m.outcomes {
+			if k > 0 {
+				n.Requests[m.route][m.method][o].Add(k)
+			}
+		}
+		m.outcomes = [index.Outcomes]uint64{}
+		m.latency.AddTo(&n.Latency[m.route][m.method])
+		m.dirty = false
+	}
+	t.dirty = t.dirty[:0]
+	t.names.AddTo(&l.server.opt.Lookups.ResolveName)
+	t.cids.AddTo(&l.server.opt.Lookups.ResolveCID)
+	for r, k := range t.inflight {
+		if k != 0 {
+			n.Inflight[r].Add(k)
+			t.inflight[r] = 0
+		}
+	}
+}
