@@ -35,6 +35,8 @@ a million names in some ten seconds.
 const loadgenExample = `  svc-index loadgen --prepare 10000
   svc-index loadgen --prepare 1000000 --offline --data ./data
   svc-index loadgen --rate 5000 --duration 30s --slo 'p95<80ms,p99<200ms,error<0.1%'
+  svc-index loadgen --rate 2000 --profile poisson --mix resolve=8,providers=1 --absent 0.05 --html page.html
+  svc-index loadgen --rate 1000,2000,4000 --profile step --duration 30s --json -
   svc-index loadgen --rate 1000 --find-max --slo 'p99<20ms,error<0.1%,throttled<1%'`
 
 // What is asked for, in the words of the specification.

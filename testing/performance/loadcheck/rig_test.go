@@ -77,6 +77,7 @@ func (tr trial) count(code string) int64 {
 }
 
 func TestCountsAndCodesAreExact(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		why    string
 		change func(*loadgen.Config)
@@ -89,6 +90,7 @@ func TestCountsAndCodesAreExact(t *testing.T) {
 		{"a ramp", func(c *loadgen.Config) { c.Pacer = loadgen.Ramp{From: 500, To: 1500, Over: 2 * time.Second} }},
 	} {
 		t.Run(tt.why, func(t *testing.T) {
+			t.Parallel()
 			tr := try(t, rig.Behaviour{Delay: 3 * time.Millisecond, ShedEvery: 20}, tt.change)
 			q := tr.report.Requests
 			if q.Due != 2000 || q.Sent != 2000 || q.Answered != 2000 || q.OK != 1900 || q.Throttled != 100 || q.Failed+q.Refused+q.Cut != 0 {
@@ -107,6 +109,7 @@ func TestCountsAndCodesAreExact(t *testing.T) {
 // Both sides read one clock. The generator's instants have to lie around the
 // server's, whatever the machine does meanwhile.
 func TestEveryInstantLiesWhereTheServersLogSaysItMust(t *testing.T) {
+	t.Parallel()
 	for _, pipeline := range []int{1, 4} {
 		tr := try(t, rig.Behaviour{Delay: 2 * time.Millisecond}, func(c *loadgen.Config) { c.Pipeline, c.Threads = pipeline, 2 })
 		t0 := tr.dueOf(0)
@@ -168,6 +171,7 @@ func sorted(ends []loadgen.End, of func(loadgen.End) time.Duration) []time.Durat
 func sortDurations(d []time.Duration) { slices.Sort(d) }
 
 func TestReportedPercentilesAreThoseOfTheInstants(t *testing.T) {
+	t.Parallel()
 	tr := try(t, rig.Behaviour{Delay: time.Millisecond, StallAt: time.Second, Stall: 300 * time.Millisecond}, nil)
 	for _, tt := range []struct {
 		what     string
@@ -192,6 +196,7 @@ func TestReportedPercentilesAreThoseOfTheInstants(t *testing.T) {
 // closed loop from asking, and so from noticing: there the same log contradicts
 // the report.
 func TestAStallIsInEveryPercentileThatTheServersLogPutsItIn(t *testing.T) {
+	t.Parallel()
 	stall := rig.Behaviour{StallAt: 700 * time.Millisecond, Stall: time.Second}
 	for _, tt := range []struct {
 		why    string
@@ -202,6 +207,7 @@ func TestAStallIsInEveryPercentileThatTheServersLogPutsItIn(t *testing.T) {
 		{"random arrivals", func(c *loadgen.Config) { c.Random = true }},
 	} {
 		t.Run(tt.why, func(t *testing.T) {
+			t.Parallel()
 			tr := try(t, stall, tt.change)
 			least := sorted(tr.ends, func(e loadgen.End) time.Duration { return tr.log[e.N].Answered.Sub(e.Due) })
 			for _, p := range percentiles {
