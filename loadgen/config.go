@@ -98,7 +98,7 @@ func (c Config) withDefaults() Config {
 		c.Drain = DefaultDrain
 	}
 	switch {
-	case c.Spin < 0, c.Spin == 0 && runtime.GOMAXPROCS(0) <= c.Threads:
+	case c.Spin < 0, c.Spin == 0 && runtime.NumCPU() <= c.Threads:
 		c.Spin = 0 // spinning might take the processor away from the server
 	case c.Spin == 0:
 		c.Spin = DefaultSpin
