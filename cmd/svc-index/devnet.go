@@ -7,6 +7,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -14,12 +15,17 @@ import (
 	"svcindex/stages/kaddht"
 )
 
+// A devnetPlan is what devnet's own flags say.
+type devnetPlan struct {
+	nodes, port, slow int
+	delay             time.Duration
+	serve             bool
+}
+
 func devnetCmd() *cobra.Command {
 	var (
-		s     settings
-		nodes int
-		port  int
-		also  bool
+		s settings
+		p devnetPlan
 	)
 	cmd := &cobra.Command{
 		Use:   "devnet",
@@ -34,31 +40,41 @@ their numbers.`,
 			sig := make(chan os.Signal, 2)
 			signal.Notify(sig, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 			defer signal.Stop(sig)
-			return devnet(cmd, &s, nodes, port, also, sig)
+			return devnet(cmd, &s, p, sig)
 		},
 	}
 	s.flags(cmd)
-	cmd.Flags().IntVar(&nodes, "nodes", 8, "how many nodes, at most 200")
-	cmd.Flags().IntVar(&port, "port", 4401, "port of the first node, the others follow; 0: any free ones")
-	cmd.Flags().BoolVar(&also, "serve", false, "run a server in it, too")
+	cmd.Flags().IntVar(&p.nodes, "nodes", 8, "how many nodes, at most 200")
+	cmd.Flags().IntVar(&p.port, "port", 4401, "port of the first node, the others follow; 0: any free ones")
+	cmd.Flags().BoolVar(&p.serve, "serve", false, "run a server in it, too")
+	cmd.Flags().DurationVar(&p.delay, "delay", 0, "how long nodes take for each answer, to see what distance does")
+	cmd.Flags().IntVar(&p.slow, "slow", 0, "how many nodes take so long, the last ones; 0: all")
 	return strict(cmd)
 }
 
-func devnet(cmd *cobra.Command, s *settings, nodes, port int, also bool, sig <-chan os.Signal) error {
+func devnet(cmd *cobra.Command, s *settings, p devnetPlan, sig <-chan os.Signal) error {
+	if p.slow < 0 || p.slow > p.nodes || p.delay < 0 {
+		return usagef("--slow is 0 to --nodes, and --delay not negative: %d, %v", p.slow, p.delay)
+	}
 	cfg, err := s.load()
 	if err != nil {
 		return err
 	}
 	level := new(slog.LevelVar)
 	log := newLogger(cfg.Log, level, cmd.ErrOrStderr())
-	d, err := kaddht.OpenDevnet(kaddht.DevnetPlan{Nodes: nodes, Port: port, Prefix: cfg.DHT.Prefix, Verify: auth.VerifyName, Log: log})
+	d, err := kaddht.OpenDevnet(kaddht.DevnetPlan{Nodes: p.nodes, Port: p.port, Prefix: cfg.DHT.Prefix, Verify: auth.VerifyName, Log: log})
 	if err != nil {
 		return err
 	}
 	defer d.Close()
+	for i, n := range d.Nodes() {
+		if p.slow == 0 || i >= p.nodes-p.slow {
+			n.Slow(p.delay)
+		}
+	}
 	out, list := cmd.OutOrStdout(), strings.Join(d.Bootstrap(), ",")
-	fmt.Fprintf(out, "devnet of %d nodes, until Ctrl-C. A server in it:\n  svc-index serve --set dht.bootstrap=%s\nor, for a shell: NETWORK=dht.bootstrap=%s\n", nodes, list, list)
-	if also {
+	fmt.Fprintf(out, "devnet of %d nodes, until Ctrl-C. A server in it:\n  svc-index serve --set dht.bootstrap=%s\nor, for a shell: NETWORK=dht.bootstrap=%s\n", p.nodes, list, list)
+	if p.serve {
 		s.set = append(s.set, "dht.enabled=true", "dht.allow_private=true", "dht.bootstrap="+list)
 		if cfg, err = s.load(); err != nil {
 			return err

@@ -19,13 +19,14 @@ type Host struct {
 
 // ThisHost describes the machine.
 func ThisHost() Host {
-	h := Host{Processors: runtime.NumCPU(), Go: runtime.Version()}
+	h := Host{Go: runtime.Version()}
 	model := "unknown processor"
 	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
 		for line := range strings.Lines(string(b)) {
+			// Counted here: we may be on one of them only.
 			if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
 				model = strings.Join(strings.Fields(value), " ")
-				break
+				h.Processors++
 			}
 		}
 	}

@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -128,6 +130,13 @@ func (r *result) print(w io.Writer) {
 			micro(f["p50_us"]), micro(f["p95_us"]), micro(f["p99_us"]), l.Codes, l.Sources)
 		if !l.Valid {
 			fmt.Fprintf(w, "  INVALID: %s", strings.Join(l.Reason, "; "))
+		}
+		fmt.Fprintln(w)
+	}
+	if len(r.Server) > 0 {
+		fmt.Fprint(w, "  server    ")
+		for _, name := range slices.Sorted(maps.Keys(r.Server)) {
+			fmt.Fprintf(w, " %s %.4g", name, r.Server[name])
 		}
 		fmt.Fprintln(w)
 	}

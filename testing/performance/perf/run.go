@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -328,6 +329,9 @@ func (st *stay) account(before lab.Usage) error {
 	}
 	st.found.check("", fmt.Sprintf("memory < %.0f MiB", limit), peak < limit, "%.0f MiB at most", peak)
 	st.found.check("", "descriptors < 30 % of the limit, when all is over", float64(after.Files) < filesMax*float64(after.FilesMax), "%d of %d", after.Files, after.FilesMax)
+	for name, v := range networkFigures(m) {
+		st.found.Server[name] = v
+	}
 	for name, what := range map[string]string{
 		"index_integrity_fail_total":              "integrity failures",
 		"index_negative_served_after_write_total": "absences served after a write",
@@ -339,6 +343,35 @@ func (st *stay) account(before lab.Usage) error {
 		st.found.check("", "no 5xx but 503", errs == 0, "%.0f", errs)
 	}
 	return nil
+}
+
+// networkFigures are what is promised of the DHT, if there is one.
+func networkFigures(m map[string]float64) map[string]float64 {
+	out := map[string]float64{}
+	if n := m["index_dht_hops_count"]; n > 0 {
+		out["dht_lookups"] = n
+		out["dht_hops_p99"] = bucketOf(m, "index_dht_hops_bucket", 0.99*n)
+	}
+	win, lose, tie := m[`dht_hedged_requests_total{result="win"}`], m[`dht_hedged_requests_total{result="lose"}`], m[`dht_hedged_requests_total{result="tie"}`]
+	if all := win + lose + tie; all > 0 {
+		out["hedged"], out["hedge_win_rate"] = all, win/all
+	}
+	return out
+}
+
+// bucketOf is the bound of the histogram's bucket that holds the nth value.
+func bucketOf(m map[string]float64, name string, nth float64) float64 {
+	best := math.Inf(1)
+	for k, v := range m {
+		le, ok := strings.CutPrefix(k, name+`{le="`)
+		if !ok || v < nth {
+			continue
+		}
+		if bound, err := strconv.ParseFloat(strings.TrimSuffix(le, `"}`), 64); err == nil {
+			best = min(best, bound)
+		}
+	}
+	return min(best, math.MaxFloat64) // which JSON can say
 }
 
 func errorsOf(m map[string]float64) (n float64) {
