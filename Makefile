@@ -105,5 +105,10 @@ slo-report: build bin/svc-index-rig ## find the rated load, hold it for HOLD (10
 	@$(GO) build -o bin/perf ./$(LAB)/perf
 	taskset -c 1 bin/perf -hold $(or $(HOLD),10m) -profile '$(PROFILE)' $(PERF) slo-report
 
+OUT ?= bin/drill-$(shell date +%Y%m%d-%H%M%S)
+
+drill: bin/svc-index-rig ## take a live server through the runbook, and write what was seen to OUT/report.md; a minute
+	@RATE='$(RATE)' testing/drill.sh bin/svc-index-rig '$(OUT)'
+
 clean: ## remove what was built
 	rm -rf bin
