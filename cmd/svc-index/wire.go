@@ -286,7 +286,7 @@ func (h *house) audited() (made, kept, faults uint64) {
 // writes still serves reads.
 func (h *house) dbReady() error {
 	err := h.store.Ready()
-	if err != nil && h.store.ReadOnly() {
+	if err != nil && (h.store.ReadOnly() || index.KindOf(err) == index.Full) {
 		return telemetry.Degraded(err)
 	}
 	return err

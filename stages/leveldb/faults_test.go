@@ -232,8 +232,14 @@ func TestTooLittleFreeDisk(t *testing.T) {
 	if h.ReadOnly() {
 		t.Error("a refused write must not close the store")
 	}
+	if err := h.Ready(); index.KindOf(err) != index.Full {
+		t.Errorf("ready for writes it refuses: %v", err)
+	}
 	free.Store(1 << 20)
 	time.Sleep(spaceEvery)
+	if err := h.Ready(); err != nil {
+		t.Errorf("not ready with room again: %v", err)
+	}
 	h.do(putName(t, "name:b", "b", 1))
 }
 

@@ -175,7 +175,7 @@ var (
 const stuckAfter = time.Second
 
 // Ready returns nil, or why the store cannot be trusted right now. It looks at
-// what the keeper and the writer know, and costs nothing.
+// what the keeper and the writer know, and costs a statfs now and then.
 func (d *DB) Ready() error {
 	select {
 	case <-d.quit:
@@ -198,7 +198,7 @@ func (d *DB) Ready() error {
 	case stuck(now, d.roundAt.Load()):
 		return errStuckRead
 	}
-	return nil
+	return d.space.room(d.opt.MinFree) // reads are served, but writes would be refused
 }
 
 func stuck(now, since int64) bool { return since != 0 && now-since > int64(stuckAfter) }
