@@ -38,9 +38,14 @@ type Pages struct {
 
 var _ index.Renderer = (*Pages)(nil)
 
+// bodyRoom is for a body until its length is known. A resolve's is some 350
+// bytes; one that is longer grows into the heap.
+const bodyRoom = 1 << 10
+
 // Render implements index.Renderer.
 func (p *Pages) Render(j *index.Job) {
-	body, ok := p.body(nil, j)
+	var room [bodyRoom]byte
+	body, ok := p.body(room[:0], j)
 	if !ok {
 		j.Answer.Page = nil
 		return

@@ -17,18 +17,18 @@ import (
 // What an errand found is shared by its askers and immutable.
 type errand struct {
 	index.Job
-	line   *Pipeline
-	rooms  []*room              // still to be asked, in order
-	at     atomic.Pointer[room] // where it is now; the usher looks
-	ctx    context.Context
-	cancel context.CancelFunc
-	ours   bool // a find on its way into the store: nobody waits for it
-	asked  bool // the network looked
-	begun  time.Time
-	trail  trail
+	line  *Pipeline
+	rooms []*room              // still to be asked, in order
+	at    atomic.Pointer[room] // where it is now; the usher looks
+	ctx   context.Context      // nil until it leaves the process
+	ours  bool                 // a find on its way into the store: nobody waits for it
+	asked bool                 // the network looked
+	begun time.Time
+	trail trail
 
 	// Protected by the desk's mutex.
-	kept   *index.Answer // what the store has, past its time; immutable
+	cancel context.CancelFunc // of ctx
+	kept   *index.Answer      // what the store has, past its time; immutable
 	askers []*asker
 	open   bool // askers may still join
 	ended  bool
@@ -100,6 +100,20 @@ func (d *desk) join(j *index.Job, begin func() *errand) (e *errand, isNew bool) 
 	}
 	d.seat(j, e)
 	return e, true
+}
+
+// equip gives e a context before it leaves the process. Most errands never do,
+// and a context with a deadline costs as much as a look in the cache.
+func (d *desk) equip(e *errand) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if e.ctx != nil {
+		return
+	}
+	e.ctx, e.cancel = context.WithDeadline(context.Background(), e.Deadline)
+	if len(e.askers) == 0 { // the last one has left on the way here
+		e.cancel()
+	}
 }
 
 // seat adds j to e's askers and to the list of deadlines.

@@ -37,7 +37,6 @@ type Pipeline struct {
 	memory  memory
 	// absorbing are finds on their way into the store.
 	absorbing atomic.Int32
-	outbound  bool // a room leaves the process: errands need a context
 	stop      chan struct{}
 	usher     sync.WaitGroup
 }
@@ -50,11 +49,6 @@ func Build(cfg Config) (*Pipeline, error) {
 	var err error
 	if p.cache, err = newCacheRoom(cfg.Cache, cfg.Loops, p); err != nil {
 		return nil, err
-	}
-	for _, row := range cfg.Rooms {
-		if _, ok := row.Step.(Scout); ok {
-			p.outbound = true
-		}
 	}
 	for _, row := range append(cfg.Rooms[:len(cfg.Rooms):len(cfg.Rooms)], cfg.Write) {
 		r, err := newRoom(row, p.done, p.desk.wanted)
@@ -161,9 +155,6 @@ func (p *Pipeline) begin(j *index.Job, rooms []*room) *errand {
 	e.Query = index.ProviderQuery{Limit: index.DefaultLimit} // the whole set; each asker narrows it for himself
 	if rooms != nil {
 		e.Deadline = time.Now().Add(j.Tuning.Budget)
-		if p.outbound {
-			e.ctx, e.cancel = context.WithDeadline(context.Background(), e.Deadline)
-		}
 	}
 	return e
 }
@@ -256,6 +247,9 @@ func (p *Pipeline) onward(e *errand) {
 			e.trail.skip(r, "breaker open")
 			e.doubt(index.Down)
 			continue
+		}
+		if r.outbound {
+			p.desk.equip(e)
 		}
 		if !r.enter(&e.Job, now) {
 			e.trail.skip(r, "no room in its queue")

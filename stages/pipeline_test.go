@@ -664,3 +664,25 @@ func BenchmarkHit(b *testing.B) {
 		<-h
 	}
 }
+
+// TestAnErrandIsEquippedOnlyWhenItLeavesTheProcess: what the database answers,
+// or a full room refuses, must not pay for a context and its timer.
+func TestAnErrandIsEquippedOnlyWhenItLeavesTheProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		atHome := context.Context(nil)
+		b := setUp(t, nil,
+			fakeStep(func(j *index.Job) error { atHome = j.Home.(*errand).ctx; return index.Missing }),
+			Scout{Network: fakeNetwork(func(ctx context.Context) error {
+				if _, ok := ctx.Deadline(); !ok {
+					t.Error("the network is asked without a deadline")
+				}
+				return nil
+			})})
+		if got := b.ask("name:a"); got.Result != index.OK {
+			t.Errorf("it ended with %v", got.Result)
+		}
+		if atHome != nil {
+			t.Error("the errand had a context while it was at home")
+		}
+	})
+}

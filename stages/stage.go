@@ -64,7 +64,7 @@ type room struct {
 	queue  *queue.Queue[*index.Job]
 	pool   *ants.Pool
 	labels labels
-	// outbound: its step asks the network.
+	// outbound: its step asks the network; an errand needs a context there.
 	outbound bool
 	drain    func()
 	done     func(*index.Job, index.Kind) // where a job goes when the room is done with it
@@ -107,6 +107,7 @@ const spare = 2
 
 func newRoom(row Row, done func(*index.Job, index.Kind), wanted func(*index.Job) bool) (*room, error) {
 	r := &room{name: row.Name, queue: queue.New[*index.Job](row.Depth), labels: newLabels(row.Name), done: done, wanted: wanted}
+	_, r.outbound = row.Step.(Scout)
 	r.now.Store(&row)
 	r.fuses.Store(newFuse(row.Name, row.Breaker))
 	pool, err := ants.NewPool(spare*row.Workers.Max, ants.WithNonblocking(true), ants.WithDisablePurge(true))
@@ -114,7 +115,6 @@ func newRoom(row Row, done func(*index.Job, index.Kind), wanted func(*index.Job)
 		return nil, fmt.Errorf("stage %s: %w", row.Name, err)
 	}
 	r.pool = pool
-	_, r.outbound = row.Step.(Scout)
 	r.drain = r.work
 	r.width.Store(int32(max(row.Workers.Min, 1)))
 	return r, nil

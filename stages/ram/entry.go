@@ -30,7 +30,10 @@ const (
 	flagName
 )
 
-const entryHead = 2 + 4 + 4 + 3*8
+const (
+	entryHead = 2 + 4 + 4 + 3*8
+	entryRoom = 2 << 10 // for an entry on its way into the cache; a resolve's has some 800 bytes
+)
 
 func flagsOf(k *index.Key, negative bool) (f byte) {
 	if negative {

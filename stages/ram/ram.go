@@ -225,7 +225,8 @@ func (c *Cache) PutIf(j *index.Job) bool {
 	key := appendKey(kb[:0], j.Hash, j.Ask, j.Format)
 	// freecache counts whole seconds from a clock ticked once a second; the
 	// entry's own times are the ones that count.
-	if err := c.free.Set(key, e.append(nil), int(stale/time.Second)+2); err != nil {
+	var room [entryRoom]byte // Set copies
+	if err := c.free.Set(key, e.append(room[:0]), int(stale/time.Second)+2); err != nil {
 		c.counts.TooLarge.Add(1)
 		c.free.Del(key) // a refused Set leaves the old value standing
 		return false
