@@ -74,6 +74,10 @@ gate-allocs: ## compare what benchmarks allocate with what is kept; seconds, on 
 benchstat: ## compare micro-benchmarks with BASE (main): six runs of each, in turns, judged by benchstat
 	testing/performance/benchstat.sh '$(or $(BASE),main)'
 
+captures: ## profile the server under hit, db-cold and overload into profiles/captures; a minute
+	$(GO) build -tags rig -trimpath -o bin/svc-index.rig ./cmd/svc-index
+	testing/performance/capture.sh hit db-cold overload
+
 rules: ## check and play through the Prometheus rules with promtool (Debian's, installed if missing)
 	@command -v promtool >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends prometheus; }
 	$(GO) test -count 1 -v -run 'Rules|Name|Promise' ./telemetry

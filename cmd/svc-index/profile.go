@@ -239,7 +239,6 @@ type profileNote struct {
 // A hostNote is the machine the profiler ran on, which is the server's when the
 // admin listener is on loopback.
 type hostNote struct {
-	Name   string `json:"name"`
 	OS     string `json:"os"`
 	Kernel string `json:"kernel"`
 	CPU    string `json:"cpu"`
@@ -249,7 +248,6 @@ type hostNote struct {
 
 func hostFacts() hostNote {
 	h := hostNote{OS: runtime.GOOS + "/" + runtime.GOARCH, Cores: runtime.NumCPU()}
-	h.Name, _ = os.Hostname()
 	h.Kernel = strings.TrimSpace(fileField("/proc/sys/kernel/osrelease", ""))
 	h.CPU = fileField("/proc/cpuinfo", "model name")
 	h.Memory = fileField("/proc/meminfo", "MemTotal")
