@@ -23,7 +23,7 @@ import (
 
 // Files say what a stall leaves on the disk.
 type Files struct {
-	Dir    string        // "": nothing
+	Dir    string        // "": nothing, but Flight still records for who asks
 	Keep   int64         // bytes in all; the oldest files go first
 	Gap    time.Duration // between two dumps
 	Flight bool          // record all the time, so that a dump shows the time before
@@ -55,11 +55,10 @@ type recorder struct {
 func newRecorder(f Files, counts *index.WatchCounts, log *slog.Logger) (*recorder, error) {
 	r := &recorder{files: f, counts: counts, log: log}
 	r.ctx, r.stop = context.WithCancel(context.Background())
-	if f.Dir == "" {
-		return r, nil
-	}
-	if err := os.MkdirAll(f.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("watch.dir: %w; choose another", err)
+	if f.Dir != "" {
+		if err := os.MkdirAll(f.Dir, 0o700); err != nil {
+			return nil, fmt.Errorf("watch.dir: %w; choose another", err)
+		}
 	}
 	if f.Flight {
 		fr := trace.NewFlightRecorder(trace.FlightRecorderConfig{MinAge: f.Window, MaxBytes: uint64(f.Buffer)})

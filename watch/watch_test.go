@@ -208,3 +208,14 @@ func Example() {
 	// Output:
 	// stage db: 8 of 8 workers have a job in hand, the longest for 4s; 40 jobs wait, the oldest for 3.9s; nothing done for 4s
 }
+
+func TestARecordingNeedsNoDirectory(t *testing.T) {
+	w := begin(t, Options{Files: Files{Flight: true, Window: time.Second, Buffer: 1 << 20}})
+	var b bytes.Buffer
+	if err := w.Recording(&b); err != nil || b.Len() == 0 {
+		t.Errorf("%d bytes, %v", b.Len(), err)
+	}
+	if names := files(t, ".", ".trace"); len(names) != 0 {
+		t.Errorf("it left %v", names)
+	}
+}
