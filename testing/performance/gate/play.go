@@ -33,9 +33,9 @@ var phases = []phase{
 
 const (
 	keys      = 500
-	span      = 2 * time.Second
+	span      = 1500 * time.Millisecond
 	warmup    = 500 * time.Millisecond
-	closedFor = 1500 * time.Millisecond
+	closedFor = time.Second
 	tries     = 3 // of a phase in which the client was the limit
 )
 
