@@ -66,7 +66,7 @@ gate: ## compare the working tree with BASE (the last tag, else main): time, thr
 	$(GO) run ./testing/performance/gate -base '$(BASE)' -rounds $(ROUNDS)
 
 gate-null: ## compare the working tree with itself, and keep the noise of this class of machine as its baseline
-	$(GO) run ./testing/performance/gate -null -save -rounds 28
+	$(GO) run ./testing/performance/gate -null -save -rounds 14
 
 gate-allocs: ## compare what benchmarks allocate with what is kept; seconds, on any machine
 	$(GO) run ./testing/performance/gate -allocs

@@ -155,7 +155,11 @@ func TestTwentyNullComparisonsPass(t *testing.T) {
 			for _, c := range Nulls(b.Null[half:], 20, b.Rounds) {
 				others = append(others, Of(c, g.Name))
 			}
-			for i, c := range Nulls(b.Null[:half], 20, b.Rounds) {
+			nulls := Nulls(b.Null[:half], 20, b.Rounds)
+			if len(nulls) != 20 || len(others) != 20 {
+				t.Fatalf("%s: %d rounds are too few for comparisons of %d in each half", b.Host.Class, len(b.Null), b.Rounds)
+			}
+			for i, c := range nulls {
 				v, err := Decide(g, Of(c, g.Name), Noise(g, others))
 				if err != nil || v.State == Failed {
 					t.Errorf("%s, comparison %d of %s: %v (%s), %v", b.Host.Class, i, g.Name, v.State, v.Why, err)

@@ -241,9 +241,11 @@ func (o *options) keepNull(m measured) error {
 	return nil
 }
 
+// What noise is taken from. Few rounds are noisier than the many of a real
+// comparison, so it errs on the side of silence.
 const (
 	nullCount = 20
-	nullSize  = 7
+	nullSize  = compare.RoundsMin
 )
 
 func writeJSON(path string, v any) error {
