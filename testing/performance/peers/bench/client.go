@@ -79,6 +79,10 @@ func (b *bench) loadgen(at place, args ...string) asking {
 	}
 }
 
+// warm asks for the few keys for a moment, so that they are in the cache and the
+// server has its stride.
+func (b *bench) warm() asking { return b.uniform(hotKeys, 400*time.Millisecond) }
+
 // parseLoadgen reads a report of loadgen's.
 func parseLoadgen(out []byte) (s Sample, err error) {
 	var r struct {

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -33,17 +32,11 @@ func (b *bench) db(ctx context.Context, s *Section) error {
 	if err != nil {
 		return err
 	}
-	cache := n / 10 * entryBytes
-	set := []string{fmt.Sprintf("cache.bytes=%d", cache)}
-	uniform := func(keys int, d time.Duration) asking {
-		return b.loadgen(apart, "--keys", strconv.Itoa(keys), "--dist", "uniform", "--connections", "64", "--rate", "0", "--duration", d.String())
-	}
-	big := kind{"ours", func(b *bench, at place, extra ...string) (*server, error) {
-		return b.ours("ours", filepath.Join(b.bin, "svc-index"), dir, nil, at, extra...)
-	}}
+	set, uniform, big := []string{tenth(n)}, b.uniform, b.on(dir)
 	var ratios, hints, hitCPU, dbCPU, getCPU, hintCPU, share []float64
 	m := map[string][]Sample{}
-	for round := range b.rounds {
+	rounds := min(b.rounds, 3)
+	for round := range rounds {
 		hit, err := b.once(ctx, big, setting{at: apart, set: set, ask: uniform(hotKeys, b.span), warm: uniform(hotKeys, 400*time.Millisecond)})
 		if err != nil {
 			return err
@@ -68,7 +61,7 @@ func (b *bench) db(ctx context.Context, s *Section) error {
 		hitCPU, dbCPU, getCPU, hintCPU, share = append(hitCPU, hit.CPU), append(dbCPU, each), append(getCPU, one), append(hintCPU, two), append(share, fromDB)
 		ratios, hints = append(ratios, (each-hit.CPU)/one), append(hints, (each-hit.CPU)/two)
 		b.log("%d/%d hit %.2f us, database hit %.2f us (%.0f %% of requests), bare Get %.2f us, with the hint's %.2f us: %.2fx, %.2fx",
-			round+1, b.rounds, hit.CPU, each, 100*fromDB, one, two, (each-hit.CPU)/one, (each-hit.CPU)/two)
+			round+1, rounds, hit.CPU, each, 100*fromDB, one, two, (each-hit.CPU)/one, (each-hit.CPU)/two)
 	}
 	s.Samples = Samples{"database": m}
 	s.Rows = []Row{
@@ -82,6 +75,21 @@ func (b *bench) db(ctx context.Context, s *Section) error {
 	}}}
 	return nil
 }
+
+// uniform asks for all of the first keys alike.
+func (b *bench) uniform(keys int, d time.Duration) asking {
+	return b.loadgen(apart, "--keys", strconv.Itoa(keys), "--dist", "uniform", "--connections", "64", "--rate", "0", "--duration", d.String())
+}
+
+// on is our server on another data directory.
+func (b *bench) on(dir string) kind {
+	return kind{"ours", func(b *bench, at place, extra ...string) (*server, error) {
+		return b.ours("ours", filepath.Join(b.bin, "svc-index"), dir, nil, at, extra...)
+	}}
+}
+
+// tenth is a cache for one key in ten.
+func tenth(keys int) string { return fmt.Sprintf("cache.bytes=%d", max(keys/10*entryBytes, 1<<20)) }
 
 // entryBytes is what a rendered answer takes in the cache, with all that
 // freecache keeps beside it.
@@ -106,64 +114,81 @@ func (b *bench) writes(ctx context.Context, s *Section) error {
 		keys = 4_000
 	}
 	records := float64(3 * keys)
-	var ratios, rates, bareRates, sizes []float64
-	for round := range b.rounds {
-		httpRate, mean, dir, err := b.acknowledged(ctx, keys)
+	var ratios, rates, bareRates, sizes, us, busy, bareUs []float64
+	rounds := min(b.rounds, 3)
+	for round := range rounds {
+		w, err := b.acknowledged(ctx, keys)
 		if err != nil {
 			return err
 		}
-		rows, err := b.bareRows(ctx, dir)
+		rows, err := b.bareRows(ctx, w.dir)
 		if err != nil {
 			return err
 		}
 		to := filepath.Join(b.dir, "bare")
-		put, err := b.bare(ctx, together.cores, 2, "put", "-db", filepath.Join(dir, "db"), "-to", to, "-rows", fmt.Sprint(mean*rows/records))
+		put, err := b.bare(ctx, together.cores, 2, "put", "-db", filepath.Join(w.dir, "db"), "-to", to, "-rows", fmt.Sprint(w.mean*rows/records))
 		if err != nil {
 			return err
 		}
-		for _, d := range []string{to, dir} {
+		for _, d := range []string{to, w.dir} {
 			if err := os.RemoveAll(d); err != nil {
 				return err
 			}
 		}
-		bareRate := records / put.Seconds
-		b.log("%d/%d acknowledged %s records/s in batches of %.1f; bare %s/s: %.2fx", round+1, b.rounds,
-			thousands(int64(httpRate)), mean, thousands(int64(bareRate)), httpRate/bareRate)
-		ratios, rates, bareRates, sizes = append(ratios, httpRate/bareRate), append(rates, httpRate), append(bareRates, bareRate), append(sizes, mean)
+		rate, bareRate := records/w.seconds, records/put.Seconds
+		b.log("%d/%d acknowledged %s records/s in batches of %.1f, %.1f us of CPU each; bare %s/s: %.2fx", round+1, rounds,
+			thousands(int64(rate)), w.mean, w.cpu*1e6/records, thousands(int64(bareRate)), rate/bareRate)
+		ratios, rates, bareRates, sizes = append(ratios, rate/bareRate), append(rates, rate), append(bareRates, bareRate), append(sizes, w.mean)
+		us, busy, bareUs = append(us, w.cpu*1e6/records), append(busy, w.cpu/w.seconds), append(bareUs, put.CPU*1e6/records)
 	}
 	s.Rows = []Row{{What: "records/s acknowledged over HTTP, synced, 64 writers, against a bare loop", AtLeast: true, Goal: .5, Unit: "x", Found: spread(ratios)}}
 	s.Tables = []Table{{Title: fmt.Sprintf("%s records: a manifest, a provider row and a name for each of %s keys", thousands(int64(records)), thousands(int64(keys))),
 		Head: []string{"what", "figure"}, Rows: [][]string{
 			{"records/s acknowledged", spread(rates).String()}, {"records in a batch, mean", spread(sizes).String()},
-			{"records/s of the bare loop", spread(bareRates).String()}}}}
+			{"CPU us a record, of the server", spread(us).String()}, {"processors the server used", spread(busy).String()},
+			{"records/s of the bare loop", spread(bareRates).String()}, {"CPU us a record, of the bare loop", spread(bareUs).String()}}}}
 	return nil
 }
 
+// written is what became of a run of writes.
+type written struct {
+	dir     string  // the database is in it
+	seconds float64 // it took
+	cpu     float64 // seconds of processor time the server used
+	mean    float64 // records in a batch
+}
+
 // acknowledged writes keys over HTTP into a fresh server.
-func (b *bench) acknowledged(ctx context.Context, keys int) (rate, mean float64, dir string, err error) {
-	dir = filepath.Join(b.dir, "written")
+func (b *bench) acknowledged(ctx context.Context, keys int) (w written, err error) {
+	dir := filepath.Join(b.dir, "written")
+	w.dir = dir
 	srv, err := b.ours("ours", filepath.Join(b.bin, "svc-index"), dir, nil, together)
 	if err != nil {
-		return 0, 0, "", err
+		return w, err
 	}
-	token, err := os.ReadFile(filepath.Join(dir, "admin.token"))
+	before, err := cpuOf(srv.pid())
 	if err != nil {
-		b.stop(srv)
-		return 0, 0, "", err
+		return w, err
 	}
 	from := time.Now()
 	_, _, err = b.run(ctx, together.asks, 1, filepath.Join(b.bin, "svc-index"), "loadgen", "--server", "http://"+srv.addr,
-		"--token", strings.TrimSpace(string(token)), "--connections", "64", "--mix", "resolve=1,providers=1,manifests=1", "--prepare", strconv.Itoa(keys))
-	took := time.Since(from).Seconds()
-	b.stop(srv)
+		"--data", dir, "--connections", "64", "--mix", "resolve=1,providers=1,manifests=1", "--prepare", strconv.Itoa(keys))
+	w.seconds = time.Since(from).Seconds()
 	if err != nil {
-		return 0, 0, "", err
+		return w, fmt.Errorf("%w\n%s", err, srv.said())
 	}
+	after, err := cpuOf(srv.pid())
+	if err != nil {
+		return w, err
+	}
+	w.cpu = (after - before).Seconds()
+	b.stop(srv)
 	batches := b.stat(ctx, dir, "last batch")
 	if names := b.stat(ctx, dir, "names"); batches < 1 || names != int64(keys) {
-		return 0, 0, "", fmt.Errorf("%s holds %d names after %d batches, want %d names", dir, names, batches, keys)
+		return w, fmt.Errorf("%s holds %d names after %d batches, want %d names", dir, names, batches, keys)
 	}
-	return float64(3*keys) / took, float64(3*keys) / float64(batches), dir, nil
+	w.mean = float64(3*keys) / float64(batches)
+	return w, nil
 }
 
 // bareRows returns how many rows a database has.

@@ -18,7 +18,7 @@ func (b *bench) growth(ctx context.Context, s *Section) error {
 	s.Samples = Samples{}
 	rounds := b.rounds
 	defer func() { b.rounds = rounds }()
-	b.rounds = min(rounds, 3)
+	b.rounds = max(rounds/3, 1)
 	for _, f := range []func(context.Context, *Section) error{b.moreKeys, b.moreConns, b.longerHeads} {
 		if err := f(ctx, s); err != nil {
 			return err
@@ -47,11 +47,11 @@ func (b *bench) moreKeys(ctx context.Context, s *Section) error {
 	for k := 64; k < n; k *= 8 {
 		sizes = append(sizes, k)
 	}
-	sizes = append(sizes, n)
+	sizes = b.thinned(append(sizes, n))
 	m := map[string][]Sample{}
 	for round := range b.rounds {
 		for _, k := range sizes {
-			ask := b.loadgen(apart, "--keys", strconv.Itoa(k), "--dist", "uniform", "--connections", "64", "--rate", "0", "--duration", b.span.String())
+			ask := b.uniform(k, b.span)
 			sample, err := undisturbed(b.calm, func() (Sample, error) { return watch(ctx, srv, ask) })
 			if err != nil {
 				return err
@@ -150,11 +150,12 @@ func (b *bench) longerHeads(ctx context.Context, s *Section) error {
 // curve measures our server and fasthttp at each size.
 func (b *bench) curve(ctx context.Context, s *Section, name, x string, sizes []int, at func(n int) (asking, []string)) error {
 	servers := []string{"ours", "fasthttp"}
+	sizes = b.thinned(sizes)
 	var settings []setting
 	called := func(n int) string { return fmt.Sprintf("%s %s", thousands(int64(n)), x) }
 	for _, n := range sizes {
 		ask, set := at(n)
-		settings = append(settings, setting{name: called(n), at: apart, servers: servers, ask: ask, warm: b.wrk(apart, 64, 1, 0, time.Second), set: set})
+		settings = append(settings, setting{name: called(n), at: apart, servers: servers, ask: ask, warm: b.warm(), set: set})
 	}
 	m, err := b.inRounds(ctx, s, settings)
 	if err != nil {
@@ -170,4 +171,12 @@ func (b *bench) curve(ctx context.Context, s *Section, name, x string, sizes []i
 	}
 	s.Tables = append(s.Tables, t)
 	return s.plot(name, Plot{Title: "CPU a hit as " + x + " grow", X: x, Y: "us of CPU a request", Curves: []Curve{ours, peer}})
+}
+
+// thinned leaves the ends and the middle of sizes, when there is little time.
+func (b *bench) thinned(sizes []int) []int {
+	if !b.quick {
+		return sizes
+	}
+	return []int{sizes[0], sizes[len(sizes)/2], sizes[len(sizes)-1]}
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 )
 
 // A setting is a way in which several servers are asked, in turn.
@@ -97,7 +96,7 @@ func (b *bench) hits(ctx context.Context, s *Section) error {
 	all := []string{"ours", "inline", "nginx", "fasthttp", "nethttp", "floor"}
 	set := func(name string, at place, conns, depth int, servers []string) setting {
 		return setting{name: name, at: at, servers: servers, ask: b.wrk(at, conns, depth, 0, b.span),
-			warm: b.wrk(at, conns, depth, 0, time.Second)}
+			warm: b.warm()}
 	}
 	m, err := b.inRounds(ctx, s, []setting{
 		set(one64, apart, 64, 1, all), set(one256, apart, 256, 1, all), set(piped, apart, 64, 16, all),
@@ -171,7 +170,7 @@ func called(who string) string {
 // open compares what staging costs at fixed rates: the time from when a
 // request was due to its answer.
 func (b *bench) open(ctx context.Context, s *Section) error {
-	most, err := b.once(ctx, b.kinds()["ours"], setting{at: apart, ask: b.wrk(apart, 64, 1, 0, b.span), warm: b.wrk(apart, 64, 1, 0, time.Second)})
+	most, err := b.once(ctx, b.kinds()["ours"], setting{at: apart, ask: b.wrk(apart, 64, 1, 0, b.span), warm: b.warm()})
 	if err != nil {
 		return err
 	}
@@ -185,7 +184,7 @@ func (b *bench) open(ctx context.Context, s *Section) error {
 		settings = append(settings, setting{
 			name: name(share), at: apart, servers: []string{"ours", "inline"},
 			ask:  b.loadgen(apart, "--keys", "64", "--dist", "uniform", "--connections", "64", "--rate", rate, "--duration", b.span.String()),
-			warm: b.loadgen(apart, "--keys", "64", "--dist", "uniform", "--connections", "64", "--rate", "0", "--duration", "400ms"),
+			warm: b.warm(),
 		})
 	}
 	m, err := b.inRounds(ctx, s, settings)

@@ -29,11 +29,14 @@ var layers = []layer{
 	{"system call: epoll_wait", []string{"netpoll.epollWait", "unix.EpollWait", "netpoll.EpollWait"}},
 	{"system calls, others", []string{"syscall.Syscall", "syscall.RawSyscall", "syscall.syscall", "runtime/syscall"}},
 	{"the head parsed", []string{"netio.parseHead", "netio.readTarget", "netio.(*head)", "netio.head", "netio.target", "netio.nextLine", "netio.field", "netio.decode", "index.ParseKey", "index.parse", "netio.accept", "netio.(*conn).accept", "netio.(*request)", "netio.(*conn).describe", "netio.(*conn).readHead", "netio.valueEnd", "netio.targetEnd", "netio.validHost", "index.checkName"}},
-	{"the cache", []string{"coocood/freecache", "stages/ram", "cespare/xxhash", "zeebo/blake3"}},
+	{"allocating and collecting", []string{"runtime.mallocgc", "runtime.gcBgMarkWorker", "runtime.gcAssist", "runtime.bgsweep", "runtime.growslice", "runtime.newobject", "runtime.scanobject", "runtime.gcDrain", "runtime.memclrNoHeap"}},
+	{"the cache", []string{"coocood/freecache", "stages/ram", "cespare/xxhash"}},
+	{"digests", []string{"zeebo/blake3"}},
 	{"rendering", []string{"netio.(*slot)", "netio.patch", "netio.(*flight)", "netio.(*corrIDs)", "netio.harmless", "oklog/ulid", "netio.append"}},
 	{"staging: lane, worker, tick", []string{"svcindex/stages.", "svcindex/queue.", "netio.(*loop)", "panjf2000/ants", "index.(*Job)"}},
 	{"counting", []string{"index.(*Histogram)", "index.(*NetCounts)", "index.(*LookupCounts)", "index.OutcomeOf"}},
 	{"netio, others", []string{"svcindex/netio."}},
+	{"the database", []string{"syndtr/goleveldb", "golang/snappy", "stages/leveldb"}},
 	{"gnet", []string{"panjf2000/gnet"}},
 	{"the rest of ours", []string{"svcindex/"}},
 	{"Go's runtime", []string{"runtime.", "runtime/", "sync.", "sync/", "time.", "context.", "internal/"}},
@@ -92,11 +95,23 @@ func (b *bench) profile(ctx context.Context, s *Section) error {
 	if b.quick {
 		seconds = 3
 	}
+	quick := time.Second
+	few, span := b.kinds()["ours"], time.Duration(seconds+1)*time.Second
+	dir, n, err := b.million(ctx)
+	if err != nil {
+		return err
+	}
 	for _, how := range []struct {
-		name, file   string
-		conns, depth int
-	}{{one64, "hit-64.pb.gz", 64, 1}, {piped, "hit-pipelined.pb.gz", 64, 16}} {
-		srv, err := b.up(ctx, b.kinds()["ours"], apart, b.wrk(apart, how.conns, how.depth, 0, time.Second))
+		name, file string
+		kind       kind
+		warm, ask  asking
+		set        []string
+	}{
+		{one64, "hit-64.pb.gz", few, b.wrk(apart, 64, 1, 0, quick), b.wrk(apart, 64, 1, 0, span), nil},
+		{piped, "hit-pipelined.pb.gz", few, b.wrk(apart, 64, 16, 0, quick), b.wrk(apart, 64, 16, 0, span), nil},
+		{"database hits, one core, 64 connections", "hit-db.pb.gz", b.on(dir), b.uniform(n, quick), b.uniform(n, span), []string{tenth(n)}},
+	} {
+		srv, err := b.up(ctx, how.kind, apart, how.warm, how.set...)
 		if err != nil {
 			return err
 		}
@@ -105,7 +120,7 @@ func (b *bench) profile(ctx context.Context, s *Section) error {
 			_, body := srv.get(fmt.Sprintf("/debug/pprof/profile?seconds=%d", seconds))
 			taken <- body
 		}()
-		sample, err := watch(ctx, srv, b.wrk(apart, how.conns, how.depth, 0, time.Duration(seconds+1)*time.Second))
+		sample, err := watch(ctx, srv, how.ask)
 		raw := <-taken
 		b.stop(srv)
 		if err != nil {
