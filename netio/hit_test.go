@@ -22,6 +22,7 @@ import (
 type fakeConn struct {
 	gnet.Conn
 	in, out []byte
+	context any
 }
 
 func (f *fakeConn) Peek(int) ([]byte, error) { return f.in, nil }
@@ -33,13 +34,17 @@ func (f *fakeConn) Discard(n int) (int, error) {
 	return n, nil
 }
 func (f *fakeConn) Write(b []byte) (int, error) { f.out = append(f.out, b...); return len(b), nil }
+func (f *fakeConn) Context() any                { return f.context }
 func (f *fakeConn) InboundBuffered() int        { return len(f.in) }
 func (f *fakeConn) OutboundBuffered() int       { return 0 }
 
 // fakeLoop runs nothing by itself: the test ticks.
-type fakeLoop struct{ gnet.EventLoop }
+type fakeLoop struct {
+	gnet.EventLoop
+	asked int // for a tick
+}
 
-func (fakeLoop) Execute(context.Context, gnet.Runnable) error { return nil }
+func (l *fakeLoop) Execute(context.Context, gnet.Runnable) error { l.asked++; return nil }
 
 // fakeResolver answers every look-up from a page it has, as the cache's worker
 // would: in order, appended to what Open lent.
@@ -92,7 +97,7 @@ func newBareServer(r index.Resolver) *Server {
 
 func newBareConn(s *Server) (*conn, *fakeConn) {
 	l := newLoop(s, 0)
-	l.el = fakeLoop{}
+	l.el = new(fakeLoop)
 	gc := new(fakeConn)
 	return &conn{loop: l, gc: gc}, gc
 }

@@ -192,6 +192,7 @@ func (s *Server) OnTraffic(gc gnet.Conn) (action gnet.Action) {
 			s.panicked(p)
 			action = gnet.Close
 		}
+		c.loop.goStraight()
 	}()
 	switch {
 	case !c.linger.IsZero():
@@ -199,6 +200,7 @@ func (s *Server) OnTraffic(gc gnet.Conn) (action gnet.Action) {
 	case c.flight != nil || c.ending:
 		c.noteAhead()
 	default:
+		c.loop.direct = c.loop.straight()
 		c.advance()
 	}
 	return gnet.None

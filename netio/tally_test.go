@@ -90,3 +90,44 @@ func BenchmarkCount(b *testing.B) {
 		})
 	}
 }
+
+// Requests that come alone are ticked at once, but for every seventh; those that
+// come together wait for the end of their round.
+func TestWhoComesAloneIsTickedAtOnce(t *testing.T) {
+	s := newBareServer(&fakeResolver{testPage(t)})
+	c, gc := newBareConn(s)
+	gc.context = c
+	el := c.loop.el.(*fakeLoop)
+	round := func(conns int) (answered int) {
+		gc.out = nil
+		for range conns {
+			gc.in = []byte(hitHead)
+			s.OnTraffic(gc)
+			if gc.in == nil || len(gc.in) == 0 && len(gc.out) > 0 {
+				answered++
+			}
+			c.flight = nil // as if another connection were next
+		}
+		if c.loop.ticking {
+			c.loop.tick()
+		}
+		return answered
+	}
+	round(1) // nothing is known yet
+	for _, tt := range []struct {
+		why           string
+		conns, rounds int
+		asked         int
+	}{
+		{"alone", 1, 4 * lookAgain, 4},
+		{"two a round, until it is noticed", 2, 4 * lookAgain, 4*lookAgain - 4},
+	} {
+		was := el.asked
+		for range tt.rounds {
+			round(tt.conns)
+		}
+		if got := el.asked - was; got < tt.asked-2 || got > tt.asked+4 {
+			t.Errorf("%s: %d ticks were asked for in %d rounds, want about %d", tt.why, got, tt.rounds, tt.asked)
+		}
+	}
+}

@@ -79,8 +79,8 @@ func (d *desk) join(j *index.Job, begin func() *errand) (e *errand, isNew bool) 
 	defer d.mu.Unlock()
 	s := subject{j.Ask, j.Key}
 	merge := j.Ask != index.AskWrite && j.Ask != index.AskTask
-	if merge && !j.Fresh {
-		if e := d.about[s]; e != nil && e.open && e.Noted == j.Noted {
+	if merge {
+		if e := d.joinable(j); e != nil {
 			if most := j.Tuning.Joined; most > 0 && d.joined >= most {
 				return nil, false
 			}
@@ -114,6 +114,21 @@ func (d *desk) equip(e *errand) {
 	if len(e.askers) == 0 { // the last one has left on the way here
 		e.cancel()
 	}
+}
+
+// joinable returns the errand that j may join, nil for none.
+func (d *desk) joinable(j *index.Job) *errand {
+	if e := d.about[subject{j.Ask, j.Key}]; e != nil && !j.Fresh && e.open && e.Noted == j.Noted {
+		return e
+	}
+	return nil
+}
+
+// knows reports whether j could join somebody else's errand.
+func (d *desk) knows(j *index.Job) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.joinable(j) != nil
 }
 
 // seat adds j to e's askers and to the list of deadlines.

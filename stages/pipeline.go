@@ -125,6 +125,9 @@ func (p *Pipeline) Lookup(j *index.Job) {
 // with whoever asks the same.
 func (p *Pipeline) miss(j *index.Job) {
 	p.date(j)
+	if p.turnAway(j) {
+		return
+	}
 	e, isNew := p.desk.join(j, func() *errand { return p.begin(j, p.rooms) })
 	switch {
 	case e == nil:
@@ -144,6 +147,29 @@ func (p *Pipeline) date(j *index.Job) {
 	if j.Tuning == nil {
 		j.Tuning = p.cfg.Dial.Now()
 	}
+}
+
+// turnAway refuses a look-up that the first room has no place for, unless it is
+// under way for somebody else. It does before an errand is made what would be
+// done to the errand: under ten times the load nine of ten end here, and each
+// takes time from the hits.
+func (p *Pipeline) turnAway(j *index.Job) bool {
+	if len(p.rooms) == 0 {
+		return false
+	}
+	r, now := p.rooms[0], time.Now()
+	full := r.full()
+	if !full && !r.jammed(now) || r.fuse().blown() || now.After(j.Deadline) || p.desk.knows(j) {
+		return false
+	}
+	if full {
+		r.counts.RejectedFull.Add(1)
+	} else {
+		r.counts.RejectedWait.Add(1)
+	}
+	j.Stage, j.Doubt, j.Answer.RetryAfter = r.name, index.Busy, r.retryAfter()
+	p.refuse(j, index.Busy)
+	return true
 }
 
 // begin makes the errand that will answer j.

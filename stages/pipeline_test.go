@@ -474,6 +474,89 @@ func TestAFullQueueIsRefusedWithoutAWorker(t *testing.T) {
 	})
 }
 
+// full is a line whose one room works on one job and has another waiting.
+func full(t *testing.T) (b *bench, release func()) {
+	gate := make(chan struct{})
+	b = setUp(t, func(c *Config) {
+		c.Rooms[0].Depth, c.Rooms[0].Workers = 1, Range{1, 1}
+		c.Rooms[0].Slice, c.Rooms[0].Batch = time.Minute, 1
+	}, fakeStep(func(j *index.Job) error { <-gate; return has(j) }))
+	return b, func() { close(gate) }
+}
+
+func TestAFullRoomIsJoinedByWhoAsksForWhatIsInIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, release := full(t)
+		h := make(home, 10)
+		for _, name := range []string{"name:in-hand", "name:waits", "name:waits", "name:new"} {
+			b.Lookup(b.job(key(t, name), h))
+			synctest.Wait()
+		}
+		if j := h.wait(t); j.Result != index.Busy || j.Stage != "room0" || j.Key != key(t, "name:new") {
+			t.Errorf("%v: %v by %q, want name:new refused by room0", j.Key, j.Result, j.Stage)
+		}
+		if errands, waiting := b.Inflight(); errands != 2 || waiting != 3 {
+			t.Errorf("%d errands, %d waiting; want 2 and 3: who is refused begins none", errands, waiting)
+		}
+		release()
+		for range 3 {
+			if j := h.wait(t); j.Result != index.OK {
+				t.Errorf("%v: %v", j.Key, j.Result)
+			}
+		}
+	})
+}
+
+// Under ten times the load nine of ten look-ups end as this one does.
+func TestARefusalDoesNotAllocate(t *testing.T) {
+	b, release := full(t)
+	defer release()
+	h := make(home, 10)
+	for _, name := range []string{"name:in-hand", "name:waits"} {
+		b.Lookup(b.job(key(t, name), h))
+		for errands, _ := b.Inflight(); errands == 0 || b.rooms[0].busy.Load() == 0; errands, _ = b.Inflight() {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	j := b.job(key(t, "name:new"), h)
+	j.Deadline, j.Tuning = time.Now().Add(time.Minute), &usual
+	n := testing.AllocsPerRun(100, func() {
+		b.miss(j)
+		if j := <-h; j.Result != index.Busy {
+			t.Fatalf("%v, want a refusal", j.Result)
+		}
+	})
+	if n != 0 {
+		t.Errorf("a refusal allocates %v times, want 0", n)
+	}
+}
+
+func TestAwaitEndsWhenTheWorkerIsThrough(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate := make(chan struct{})
+		b := setUp(t, func(c *Config) {
+			c.Cache.Slice, c.Cache.Cache = time.Minute, gatedCache{c.Cache.Cache, gate}
+		}, has)
+		b.Await(0) // nothing was pushed: nothing to wait for
+		h := make(home, 1)
+		b.Push(0, []*index.Flight{{Jobs: []*index.Job{b.job(key(t, "name:a"), h)}}})
+		through := make(chan struct{})
+		go func() { b.Await(0); close(through) }()
+		synctest.Wait()
+		select {
+		case <-through:
+			t.Error("it did not wait for the worker")
+		default:
+		}
+		close(gate)
+		<-through
+		if n := b.Pipeline.cache.lanes[0].queue.Len(); n != 0 || b.Pipeline.cache.lanes[0].out.Load() {
+			t.Errorf("%d flights wait, worker out %v; want the worker through", n, b.Pipeline.cache.lanes[0].out.Load())
+		}
+		h.wait(t)
+	})
+}
+
 func TestAStoreThatHangsTripsTheBreakerAndIsThenWalkedPast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})

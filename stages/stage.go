@@ -170,6 +170,9 @@ func (r *room) enter(j *index.Job, now time.Time) bool {
 	return true
 }
 
+// full reports whether nothing more may wait.
+func (r *room) full() bool { return r.queue.Len() >= r.queue.Cap() }
+
 // jammed reports whether what comes now would wait too long: the head of the
 // queue has, or what is queued is more work than the workers can do in time.
 func (r *room) jammed(now time.Time) bool {
