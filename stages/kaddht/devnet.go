@@ -168,7 +168,9 @@ func (n *Node) cut(on bool) {
 
 // Lie makes the node answer every request with what lie returns.
 func (d *DevNode) Lie(lie func(*pb.Message) *pb.Message) {
-	d.host.SetStreamHandler(protocol.ID(d.opt.Prefix+"/kad/1.0.0"), func(s network.Stream) {
+	proto := protocol.ID(d.opt.Prefix + "/kad/1.0.0")
+	defer d.hangUp(proto) // streams that are open are still with who served before
+	d.host.SetStreamHandler(proto, func(s network.Stream) {
 		l := &line{s: s, r: newReader(s)}
 		defer s.Close()
 		for {
@@ -189,6 +191,17 @@ func (d *DevNode) Lie(lie func(*pb.Message) *pb.Message) {
 			}
 		}
 	})
+}
+
+// hangUp resets the streams that others have open to us.
+func (n *Node) hangUp(proto protocol.ID) {
+	for _, c := range n.host.Network().Conns() {
+		for _, s := range c.GetStreams() {
+			if s.Protocol() == proto && s.Stat().Direction == network.DirInbound {
+				_ = s.Reset()
+			}
+		}
+	}
 }
 
 // Close ends the network.

@@ -22,6 +22,7 @@ var (
 	ruleProviders = rule{most: providersMax, some: 3, nearest: 3, sends: 40}
 	ruleProfile   = rule{most: 1, nearest: 3, sends: 20}
 	ruleClosest   = rule{most: 1, nearest: 3, sends: 40}
+	ruleRefresh   = rule{most: 1, nearest: 20, sends: 40}
 )
 
 // A question is what a look-up asks each peer.
@@ -106,6 +107,11 @@ func (n *Node) look(ctx context.Context, q *question) *report {
 				s.widen(n.opt.Beta)
 				rep.Fired++
 			}
+			for c, since := range out {
+				if c.state == asked && time.Since(since) >= 2*n.opt.Hedge {
+					s.passOver(c)
+				}
+			}
 			timer.Reset(n.patience())
 		case <-ctx.Done():
 		}
@@ -115,7 +121,11 @@ func (n *Node) look(ctx context.Context, q *question) *report {
 	for c, since := range out {
 		took := time.Since(since)
 		rep.note(call{Peer: c.id, Hop: c.hop, Hedge: c.hedge, Took: took, How: "cancelled"})
-		if s.answers > 0 {
+		switch {
+		case s.answers == 0:
+		case took >= max(4*n.opt.Hedge, hangAfter):
+			n.memory.failed(c.id, n.now())
+		default:
 			n.memory.waited(c.id, took, n.now())
 		}
 	}
@@ -232,6 +242,10 @@ func (n *Node) close(s *search, rep *report, winner *candidate) {
 		}
 	}
 }
+
+// hangAfter is how long a peer may be silent while others answer before that
+// counts as a failure.
+const hangAfter = 500 * time.Millisecond
 
 // dropAfter is how many failures in a row take a peer out of the routing n.table.
 const dropAfter = 2

@@ -63,6 +63,7 @@ type Options struct {
 // A Serving is a request about to be answered.
 type Serving struct {
 	From  string
+	Key   []byte // of the record it is about
 	Reset func() // end the stream instead
 }
 
@@ -232,6 +233,7 @@ func (n *Node) join() error {
 	n.dht, err = dht.New(n.host,
 		dht.ProtocolPrefix(protocol.ID(n.opt.Prefix)), dht.Mode(mode), dht.BucketSize(n.opt.BucketSize),
 		dht.Concurrency(n.opt.Alpha), dht.Resiliency(3), dht.BootstrapPeers(n.bootstrap...),
+		dht.DisableAutoRefresh(), // ours does not throw peers out while it is we who are cut off
 		dht.Validator(n.validators()), dht.AddressFilter(n.policy.filter), dht.Datastore(n.vault),
 		dht.MaxRecordAge(recordAge), dht.ValueGCInterval(sweepRecords),
 		dht.ProviderManagerOpts(records.ProvideValidity(recordAge), records.ProviderAddrTTL(time.Hour),
@@ -274,11 +276,12 @@ func (n *Node) recordsPath() string { return filepath.Join(n.opt.Path, "records"
 // its sender's quota loses its key, and with it its effect.
 func (n *Node) serving(_ context.Context, s network.Stream, m *pb.Message) {
 	from := s.Conn().RemotePeer()
+	key := m.GetKey()
 	if t := m.GetType(); (t == pb.Message_PUT_VALUE || t == pb.Message_ADD_PROVIDER) && !n.quotas.take(from, n.now()) {
 		m.Key = nil
 	}
 	if n.opt.Serving != nil {
-		n.opt.Serving(Serving{From: from.String(), Reset: func() { _ = s.Reset() }})
+		n.opt.Serving(Serving{From: from.String(), Key: key, Reset: func() { _ = s.Reset() }})
 	}
 }
 

@@ -17,18 +17,9 @@ const (
 	storesAt = 8               // peers written to at once
 )
 
-// closest returns the peers nearest to key, as far as they can be found. While
-// the routing table has room left it holds all there are, and nobody need be
-// asked.
+// closest returns the peers nearest to key, as far as the nearest of them know:
+// those further out are named by them, and not asked themselves.
 func (n *Node) closest(ctx context.Context, key []byte) []*candidate {
-	near := n.near(placeOf(key))
-	if len(near) < n.opt.BucketSize {
-		cs := make([]*candidate, len(near))
-		for i, h := range near {
-			cs[i] = &candidate{id: h.id}
-		}
-		return cs
-	}
 	r := n.look(ctx, &question{what: pb.Message_FIND_NODE, key: key, rule: ruleClosest})
 	if r.Answered == 0 {
 		return nil

@@ -7,17 +7,28 @@ import (
 	"sync"
 	"time"
 
+	pb "github.com/libp2p/go-libp2p-kad-dht/pb"
+	kb "github.com/libp2p/go-libp2p-kbucket"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/peerstore"
 )
 
+// When the routing table is filled again.
+const (
+	refreshEvery = 10 * time.Minute
+	refreshSoon  = 10 * time.Second // after it was nearly empty
+	refreshFew   = 20               // peers, or fewer, are nearly empty
+	refreshFar   = 12               // bits of distance from us that are looked into
+	visitAfter   = 2 * time.Minute  // without an answer, a peer is asked how it is
+)
+
 // pulse keeps the node in the network: it looks for somebody while it knows
-// nobody, asks how others are when nothing else has been asked for a while,
-// and brings back, after an outage, those who were there before it.
+// nobody, fills the routing table now and then, asks how others are, and brings
+// back, after an outage, those who were there before it.
 func (n *Node) pulse() {
 	t := time.NewTimer(0)
 	defer t.Stop()
-	saved := n.now()
+	saved, filled := n.now(), time.Time{}
 	for {
 		select {
 		case <-n.ctx.Done():
@@ -25,18 +36,42 @@ func (n *Node) pulse() {
 		case <-t.C:
 		}
 		n.beat()
-		if n.opt.Path != "" && n.now().Sub(saved) > saveEvery {
-			saved = n.now()
+		size, now := n.dht.RoutingTable().Size(), n.now()
+		if since := now.Sub(filled); size > 0 && (since > refreshEvery || since > refreshSoon && size < refreshFew) {
+			n.refresh()
+			filled = now
+		}
+		if n.opt.Path != "" && now.Sub(saved) > saveEvery {
+			saved = now
 			if err := n.vault.save(n.recordsPath()); err != nil {
 				n.log.Warn("dht: the records of others could not be written", "err", err)
 			}
 		}
-		if n.dht.RoutingTable().Size() == 0 && len(n.bootstrap) > 0 {
+		if size == 0 && len(n.bootstrap) > 0 {
 			t.Reset(pulseQuick)
 		} else {
 			t.Reset(pulseEvery)
 		}
 	}
+}
+
+// refresh looks for ourselves and for places at every distance from us: who
+// answers on the way enters the routing table.
+func (n *Node) refresh() {
+	n.fill([]byte(n.self))
+	for bits := range uint(refreshFar) {
+		id, err := n.dht.RoutingTable().GenRandPeerID(bits)
+		if err != nil || n.ctx.Err() != nil || bits > 0 && n.dht.RoutingTable().Size() < n.opt.BucketSize {
+			return // the first look-up has met all there are
+		}
+		n.fill([]byte(id))
+	}
+}
+
+func (n *Node) fill(key []byte) {
+	ctx, cancel := context.WithTimeout(n.ctx, 3*time.Second)
+	defer cancel()
+	n.look(ctx, &question{what: pb.Message_FIND_NODE, key: key, rule: ruleRefresh})
 }
 
 // meetMax is how many peers are tried in one beat.
@@ -53,12 +88,33 @@ func (n *Node) beat() {
 	case size == 0:
 		n.meet(n.bootstrap)
 	case n.now().Sub(time.Unix(0, n.answered.Load())) > quietFor:
-		if !n.anybody() {
-			return
+		if n.anybody() {
+			n.remember()
 		}
-		fallthrough
 	default:
+		n.visit()
 		n.remember()
+	}
+}
+
+// visit asks the peer that was silent for longest how it is. If it does not
+// answer while others do, it has left.
+func (n *Node) visit() {
+	var oldest kb.PeerInfo
+	for _, p := range n.dht.RoutingTable().GetPeerInfos() {
+		if oldest.Id == "" || p.LastSuccessfulOutboundQueryAt.Before(oldest.LastSuccessfulOutboundQueryAt) {
+			oldest = p
+		}
+	}
+	if oldest.Id == "" || n.now().Sub(oldest.LastSuccessfulOutboundQueryAt) < visitAfter {
+		return
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, 2*dialMax)
+	defer cancel()
+	if n.dht.Ping(ctx, oldest.Id) == nil {
+		n.table.UpdateLastSuccessfulOutboundQueryAt(oldest.Id, n.now())
+	} else if n.anybody() && n.memory.failed(oldest.Id, n.now()) >= dropAfter {
+		n.table.RemovePeer(oldest.Id)
 	}
 }
 

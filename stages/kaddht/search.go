@@ -21,6 +21,7 @@ type search struct {
 	near   []*candidate // nearest first
 	flying int          // of the first wave
 	extra  int          // of hedges
+	owed   int          // answers that are overdue
 	width  int          // hedges that may fly
 	sent   int
 	hedged int // hedges sent
@@ -73,6 +74,7 @@ type progress uint8
 const (
 	unasked progress = iota
 	asked
+	overdue // asked so long ago that another has its slot
 	answered
 	failed
 )
@@ -206,13 +208,23 @@ func (s *search) fail(c *candidate) {
 	s.failed++
 }
 
+// passOver gives c's slot to another. Its answer still counts, and no absence
+// is sure without it.
+func (s *search) passOver(c *candidate) {
+	s.land(c, overdue)
+	s.owed++
+}
+
 func (s *search) land(c *candidate, p progress) {
-	c.state = p
-	if c.hedge {
+	switch {
+	case c.state == overdue:
+		s.owed--
+	case c.hedge:
 		s.extra--
-	} else {
+	default:
 		s.flying--
 	}
+	c.state = p
 }
 
 // verdict says how the search stands.
@@ -221,7 +233,7 @@ func (s *search) verdict() verdict {
 	case s.finds >= r.most, s.finds > 0 && r.some > 0 && s.answers >= r.some:
 		return enough
 	case s.nearestAnswered():
-	case s.flying+s.extra > 0 || s.sent < r.sends && s.pick() != nil:
+	case s.flying+s.extra+s.owed > 0 || s.sent < r.sends && s.pick() != nil:
 		return going
 	}
 	switch {

@@ -1,0 +1,396 @@
+package kaddht
+
+import (
+	"crypto/ed25519"
+	"encoding/base32"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	ds "github.com/ipfs/go-datastore"
+	dsq "github.com/ipfs/go-datastore/query"
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+
+	"svcindex/index"
+)
+
+// index404 is what a look-up of what nobody has ends with when so many of 20
+// answer and the others hang.
+func index404(answering int) error {
+	switch answering {
+	case 0:
+		return index.Down
+	case 20:
+		return index.Missing
+	}
+	return index.Late
+}
+
+func TestAddresses(t *testing.T) {
+	for _, tt := range []struct {
+		addr            string
+		public, private bool
+	}{
+		{"/ip4/8.8.8.8/tcp/4001", true, true},
+		{"/ip4/8.8.8.8/tcp/443/https", true, true},
+		{"/ip4/8.8.8.8/tcp/80/http", true, true},
+		{"/ip4/8.8.8.8/tcp/22", false, true},
+		{"/ip4/8.8.8.8/tcp/0", false, false},
+		{"/ip6/2606:4700::1/tcp/4001", true, true},
+		{"/ip4/127.0.0.1/tcp/4001", false, true},
+		{"/ip4/10.1.2.3/tcp/4001", false, true},
+		{"/ip4/172.31.0.1/tcp/4001", false, true},
+		{"/ip4/192.168.1.1/tcp/4001", false, true},
+		{"/ip4/100.64.0.1/tcp/4001", false, true},
+		{"/ip4/169.254.169.254/tcp/80/http", false, true},
+		{"/ip6/fe80::1/tcp/4001", false, true},
+		{"/ip6/fd00:ec2::254/tcp/80", false, true},
+		{"/ip6/::1/tcp/4001", false, true},
+		{"/ip4/0.0.0.0/tcp/4001", false, false},
+		{"/ip4/224.0.0.1/tcp/4001", false, false},
+		{"/ip4/255.255.255.255/tcp/4001", false, false},
+		{"/ip6/::ffff:10.0.0.1/tcp/4001", false, false},
+		{"/ip6/64:ff9b::a00:1/tcp/4001", false, false},
+		{"/ip6/2002:a00:1::/tcp/4001", false, false},
+		{"/dns4/metadata.internal/tcp/80/http", false, false},
+		{"/dns4/example.com/tcp/443/https", false, false},
+		{"/unix/tmp/s", false, false},
+		{"/ip4/8.8.8.8/udp/4001/quic-v1", false, false},
+		{"/ip4/8.8.8.8", false, false},
+		{"/ip4/8.8.8.8/tcp/4001/p2p/12D3KooWNyQT8YHxXnHDvnXTftNpsAL82XxSNDrt81qS8oCBjmkR/p2p-circuit", false, false},
+	} {
+		a, err := ma.NewMultiaddr(tt.addr)
+		if err != nil {
+			t.Fatalf("%s: %v", tt.addr, err)
+		}
+		if got := (addrPolicy{}).allowed(a); got != tt.public {
+			t.Errorf("%s in a public network: %v, want %v", tt.addr, got, tt.public)
+		}
+		if got := (addrPolicy{true}).allowed(a); got != tt.private {
+			t.Errorf("%s in a private network: %v, want %v", tt.addr, got, tt.private)
+		}
+	}
+}
+
+func TestProvidersOfOneSubnetAreNotAllThereIs(t *testing.T) {
+	n := &Node{now: time.Now}
+	in := make(map[netip.Prefix]int)
+	for _, tt := range []struct {
+		addr string
+		want bool
+	}{
+		{"/ip4/8.8.8.8/tcp/443/https", true}, {"/ip4/8.8.8.9/tcp/443/https", true}, {"/ip4/8.8.8.10/tcp/443/https", false},
+		{"/ip4/8.8.9.8/tcp/443/https", true}, {"/ip6/2606:4700:1::1/tcp/443/https", true},
+	} {
+		if got := n.roomIn(in, tt.addr); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.addr, got, tt.want)
+		}
+	}
+}
+
+func TestAPeerThatFailsRestsAndIsTriedAgain(t *testing.T) {
+	m := newMemory(150 * time.Millisecond)
+	at := time.Unix(1_800_000_000, 0)
+	for i := range tripAfter {
+		if g := m.grade("p", at); g == broken {
+			t.Fatalf("it rests after %d failures", i)
+		}
+		m.failed("p", at)
+	}
+	if g := m.grade("p", at); g != broken {
+		t.Errorf("after %d failures in a row it is %v", tripAfter, g)
+	}
+	at = at.Add(restMin + time.Second)
+	if g := m.grade("p", at); g != slow {
+		t.Errorf("after its rest it is %v, want slow until it proves itself", g)
+	}
+	m.failed("p", at)
+	if g := m.grade("p", at.Add(restMin+time.Second)); g != broken {
+		t.Errorf("the second rest is as short as the first")
+	}
+	m.answered("p", time.Millisecond, at)
+	if g := m.grade("p", at); g != good {
+		t.Errorf("after an answer it is %v", g)
+	}
+	for i := range 2 * peersMax {
+		m.failed(peer.ID(fmt.Sprint(i)), at)
+	}
+	if known, _ := m.count(at); known != peersMax {
+		t.Errorf("%d peers are remembered, at most %d should be", known, peersMax)
+	}
+}
+
+func TestTheBudgetIsAShareOfAMinute(t *testing.T) {
+	b := &budget{share: .1}
+	at := time.Unix(1_800_000_000, 0)
+	for range budgetFloor / 2 {
+		if !b.allow(2, at) {
+			t.Fatal("the first hedges of a quiet minute are refused")
+		}
+		b.charge(0, 2, at)
+	}
+	if b.allow(2, at) {
+		t.Error("more than the floor, of no requests at all")
+	}
+	b.charge(1000, 0, at)
+	if !b.allow(80, at) || b.allow(81, at) {
+		t.Error("a tenth of 1,000 is not what fits")
+	}
+	at = at.Add(61 * time.Second)
+	if !b.allow(budgetFloor, at) || b.allow(budgetFloor+1, at) {
+		t.Error("a minute later it remembers the minute before")
+	}
+}
+
+func TestQuotas(t *testing.T) {
+	q, at := newQuotas(), time.Unix(1_800_000_000, 0)
+	n := 0
+	for q.take("p", at) {
+		n++
+	}
+	if n != quotaBurst {
+		t.Errorf("%d records at once, want %d", n, quotaBurst)
+	}
+	if !q.take("other", at) {
+		t.Error("one peer spends another's")
+	}
+	n = 0
+	for q.take("p", at.Add(time.Second)) {
+		n++
+	}
+	if n != quotaRate {
+		t.Errorf("%d a second later, want %d", n, quotaRate)
+	}
+}
+
+func provRow(key, who string) ds.Key {
+	enc := base32.StdEncoding.WithPadding(base32.NoPadding)
+	return ds.RawKey("/providers/" + enc.EncodeToString([]byte(key)) + "/" + enc.EncodeToString([]byte(who)))
+}
+
+func valueRow(full string) ds.Key {
+	ns := full[1:5]
+	return ds.RawKey("/" + ns + "/" + base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString([]byte(full)))
+}
+
+func TestAVaultIsBoundedAndFair(t *testing.T) {
+	ctx := t.Context()
+	v := newVault()
+	for i := range rowsPerKey {
+		if err := v.Put(ctx, provRow("k", fmt.Sprint(i)), []byte("t")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if v.Put(ctx, provRow("k", "one more"), []byte("t")) == nil {
+		t.Error("one key has more providers than it may")
+	}
+	if err := v.Put(ctx, provRow("k", "0"), []byte("u")); err != nil {
+		t.Errorf("a provider that is there cannot say so again: %v", err)
+	}
+	rows, err := v.Query(ctx, dsq.Query{Prefix: parent(provRow("k", "x").String())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all, _ := rows.Rest(); len(all) != rowsPerKey {
+		t.Errorf("%d rows of the key are found, want %d", len(all), rowsPerKey)
+	}
+	// A greedy publisher fills the values; a modest one still finds room.
+	big := make([]byte, 200<<10)
+	for i := range valueBytesMax/len(big) + 50 {
+		_ = v.Put(ctx, valueRow(fmt.Sprintf("/svcn/%064d/%d", 1, i)), big)
+	}
+	if _, _, bytes := v.counts(); bytes > valueBytesMax {
+		t.Errorf("%d bytes of values, at most %d", bytes, valueBytesMax)
+	}
+	if err := v.Put(ctx, valueRow(fmt.Sprintf("/svcn/%064d/%d", 2, 0)), []byte("modest")); err != nil {
+		t.Errorf("who has nothing finds no room beside who has all: %v", err)
+	}
+	if v.Put(ctx, valueRow("/svcm/x"), make([]byte, valueMax+1)) == nil {
+		t.Error("a value over the limit is kept")
+	}
+	if v.Put(ctx, ds.RawKey("/elsewhere/x"), nil) == nil {
+		t.Error("a record of no namespace of ours is kept")
+	}
+}
+
+func TestAVaultSurvivesARestartAndDamageIsLeftOut(t *testing.T) {
+	ctx := t.Context()
+	path := filepath.Join(t.TempDir(), "dht", "records")
+	v := newVault()
+	_ = v.Put(ctx, provRow("k", "p"), []byte("t"))
+	_ = v.Put(ctx, valueRow("/svcm/abc"), []byte("value"))
+	if err := v.save(path); err != nil {
+		t.Fatal(err)
+	}
+	w := newVault()
+	if err := w.load(path); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := w.Get(ctx, valueRow("/svcm/abc")); err != nil || string(got) != "value" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if r, n, _ := w.counts(); r != 1 || n != 1 {
+		t.Errorf("%d provider records and %d values came back, want 1 and 1", r, n)
+	}
+	flipFile(t, path)
+	if err := newVault().load(path); err == nil {
+		t.Error("a damaged file is believed")
+	}
+	if err := newVault().load(path + ".none"); err != nil {
+		t.Errorf("no file is no fault: %v", err)
+	}
+}
+
+func flipFile(t *testing.T, path string) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)/2] ^= 1
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestProfilesSpeakOnlyForWhoSignedThem(t *testing.T) {
+	pub, key, _ := ed25519.GenerateKey(nil)
+	id, err := peer.IDFromBytes([]byte("\x00\x24\x08\x01\x12\x20" + string(pub)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := newNode(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := uint64(time.Now().Unix())
+	good := profile{Addrs: []string{"/ip4/8.8.8.8/tcp/443/https"}, Peer: id.String(), Seq: 1, LastSeen: now, Expires: now + 60, Region: "eu"}
+	for _, tt := range []struct {
+		why    string
+		change func(*profile)
+		ok     bool
+	}{
+		{"as it should be", func(*profile) {}, true},
+		{"past its time", func(p *profile) { p.Expires = now - 1 }, false},
+		{"seen in the future", func(p *profile) { p.LastSeen = now + 3600 }, false},
+		{"of another peer", func(p *profile) { p.Peer = junk(1).String() }, false},
+		{"without an address", func(p *profile) { p.Addrs = nil }, false},
+		{"with a region that is no text", func(p *profile) { p.Region = "\x00" }, false},
+	} {
+		p := good
+		tt.change(&p)
+		v, err := sealProfile(key, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := n.readProfile(profileKey(id), v); (err == nil) != tt.ok {
+			t.Errorf("%s: %v", tt.why, err)
+		}
+	}
+	inside := good
+	inside.Addrs = []string{"/ip4/169.254.169.254/tcp/80/http", "/dns4/x/tcp/80/http"}
+	if row, ok := n.provider(&inside); ok {
+		t.Errorf("clients would be sent to %s", row.Addr)
+	}
+	if row, ok := n.provider(&good); !ok || row.Addr != good.Addrs[0] || row.Region != "eu" || row.ID != id.String() {
+		t.Errorf("%+v", row)
+	}
+}
+
+func FuzzReadProfile(f *testing.F) {
+	_, key, _ := ed25519.GenerateKey(nil)
+	v, _ := sealProfile(key, profile{Addrs: []string{"/ip4/8.8.8.8/tcp/443/https"}, Peer: junk(0).String(), Seq: 1})
+	f.Add(v)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if p, err := openProfile(profileKey(junk(0)), b); err == nil {
+			t.Errorf("a profile is believed whose key nobody has: %+v", p)
+		}
+	})
+}
+
+func TestNamesAreChosenWithoutAClock(t *testing.T) {
+	_, key, _ := ed25519.GenerateKey(nil)
+	name, _ := index.ParseKey("name:a")
+	v := func(seq uint64, expires int64) []byte {
+		r := index.NameRecord{CID: index.Sum(nil), Seq: seq, ExpiresAt: expires}
+		signName(key, &name, &r)
+		b, _ := index.MarshalSignedName(&name, &r)
+		return b
+	}
+	for _, tt := range []struct {
+		why  string
+		in   [][]byte
+		want int
+	}{
+		{"the higher sequence", [][]byte{v(1, 0), v(2, 5)}, 1},
+		{"of equals the later end", [][]byte{v(1, 5), v(1, 9)}, 1},
+		{"never ends last", [][]byte{v(1, 5), v(1, 0)}, 1},
+		{"of the same the first", [][]byte{v(1, 5), v(1, 5)}, 0},
+		{"what is no record is passed over", [][]byte{[]byte("x"), v(1, 5)}, 1},
+		{"also one that has expired", [][]byte{v(2, 1), v(1, 0)}, 0},
+	} {
+		if got, err := (nameJudge{}).Select("", tt.in); err != nil || got != tt.want {
+			t.Errorf("%s: %d, %v, want %d", tt.why, got, err, tt.want)
+		}
+	}
+	if _, err := (nameJudge{}).Select("", [][]byte{[]byte("x")}); err == nil {
+		t.Error("nothing valid, and one was chosen")
+	}
+}
+
+// shelf is a store for an announcer.
+type shelf map[index.Key]index.Holding
+
+func (s shelf) Walk(from []byte, _ string, visit func(index.Holding)) ([]byte, error) {
+	for _, h := range s {
+		visit(h)
+	}
+	return nil, nil
+}
+func (s shelf) Held(k *index.Key, _ string) (index.Holding, error) { return s[*k], nil }
+func (s shelf) Get(j *index.Job) error {
+	j.Answer.Body = []byte("manifest")
+	return nil
+}
+
+func TestAnAnnouncerTellsWhatIsHeld(t *testing.T) {
+	d := openDevnet(t, 5)
+	_, key, _ := ed25519.GenerateKey(nil)
+	a := openNode(t, d, func(o *Options) { o.Key = key })
+	b := openNode(t, d)
+	c := index.Sum([]byte("manifest"))
+	k := index.CIDKey(c)
+	store := shelf{k: {Key: k, Manifest: 8, Provider: index.Provider{ID: a.ID(), Region: "eu"}}}
+	an, err := NewAnnouncer(AnnouncerOptions{Node: a, Store: store, Key: key, Addrs: []string{"/ip4/127.0.0.1/tcp/8080/http"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer an.Close()
+	an.Changed(&k)
+	settle(t, "the manifest is found", func() bool { return discover(b, askFor(index.AskManifest, c.String())) == nil })
+	j := askFor(index.AskProviders, c.String())
+	settle(t, "the provider is found", func() bool { return discover(b, j) == nil })
+	if p := j.Answer.Providers; len(p) != 1 || p[0].ID != a.ID() || p[0].Addr != "/ip4/127.0.0.1/tcp/8080/http" || p[0].Region != "eu" {
+		t.Errorf("%+v", p)
+	}
+	if _, err := NewAnnouncer(AnnouncerOptions{Node: a, Store: store, Key: key, Addrs: []string{"nowhere"}}); err == nil {
+		t.Error("an address that is none is announced")
+	}
+}
+
+func TestAnAnnouncerWithNobodyToTellTriesAgain(t *testing.T) {
+	_, key, _ := ed25519.GenerateKey(nil)
+	a := openNode(t, nil, func(o *Options) { o.Key = key })
+	k := index.CIDKey(index.Sum([]byte("manifest")))
+	an, err := NewAnnouncer(AnnouncerOptions{Node: a, Store: shelf{k: {Key: k, Manifest: 8}}, Key: key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer an.Close()
+	an.Changed(&k)
+	settle(t, "it notes that nobody took it", func() bool { return an.Counts().Nobody.Load() == 1 && an.missed.Load() })
+}
