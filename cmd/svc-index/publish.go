@@ -347,6 +347,9 @@ func (p *publisher) turn(name string, cid index.CID) (*atomic.Int64, error) {
 			len(name)-len("name:"), index.NameMax-len("name:"))
 	}
 	r, err := p.client.ResolveFresh(p.ctx, name)
+	if p.key != nil && unready(err) { // the DHT is away: what the server has stored has a sequence, too
+		r, err = p.client.Resolve(p.ctx, name)
+	}
 	switch {
 	case client.IsNotFound(err):
 		return &p.tally.created, p.put(name, cid, 1)
@@ -358,6 +361,12 @@ func (p *publisher) turn(name string, cid index.CID) (*atomic.Int64, error) {
 		return &p.tally.renewed, p.put(name, cid, r.Seq+1)
 	}
 	return &p.tally.changed, p.put(name, cid, r.Seq+1)
+}
+
+// unready reports whether err says that a place could not be asked in time.
+func unready(err error) bool {
+	e, ok := errors.AsType[*client.Error](err)
+	return ok && (e.Status == 503 || e.Status == 504)
 }
 
 // dueAgain reports whether a name that points where it should has to be signed:
