@@ -186,9 +186,8 @@ func TestAFullDisk(t *testing.T) {
 	if err := h.Commit([]*index.Mutation{putName(t, "name:b", "b", 1)}); index.KindOf(err) != index.Full {
 		t.Fatalf("a write on a full disk: %v", err)
 	}
-	eventually(t, "closed for writes", h.ReadOnly) // the answer goes out just before
-	if index.KindOf(h.Ready()) != index.Full {
-		t.Errorf("ready %v", h.Ready())
+	if !h.ReadOnly() || index.KindOf(h.Ready()) != index.Full {
+		t.Errorf("read-only %v, ready %v", h.ReadOnly(), h.Ready())
 	}
 	eventually(t, "a read from the full disk", func() bool {
 		_, err := h.ask(index.AskResolve, "name:a")

@@ -54,14 +54,25 @@ func cause(err error) error {
 	return fmt.Errorf("leveldb: a write failed; reads go on, writes resume once the store was reopened and proved itself: %w: %w", err, index.Down)
 }
 
+// shut closes the store for writes, unless it is. Only the writer does, and
+// before it answers the write that failed: whoever was refused finds the store
+// as it was told.
+func (d *DB) shut(why error) {
+	ep := d.epoch.Load()
+	select {
+	case <-ep.shut:
+	default:
+		ep.err = cause(why)
+		close(ep.shut)
+		d.log.Error("leveldb: closed for writes", "path", d.opt.Path, "err", why)
+	}
+}
+
 // heal closes the store for writes and reopens it until that works; false: the
 // store was closed first. It runs in the writer, so nothing is written
 // meanwhile.
 func (d *DB) heal(why error) bool {
-	ep := d.epoch.Load()
-	ep.err = cause(why)
-	close(ep.shut)
-	d.log.Error("leveldb: closed for writes", "path", d.opt.Path, "err", why)
+	d.shut(why)
 	if time.Since(d.healed) > calmAfter {
 		d.backoff = backoffMin
 	}

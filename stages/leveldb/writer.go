@@ -136,16 +136,21 @@ func (d *DB) commit(group []*call) error {
 		err = d.flush(t)
 		failed = err != nil
 	}
-	if err == nil {
-		d.counts.commits.Add(uint64(len(group)))
-	} else {
+	why := err
+	switch {
+	case failed:
+		d.shut(err)
+		err = d.epoch.Load().err
+	case err != nil:
 		err = cause(err)
+	default:
+		d.counts.commits.Add(uint64(len(group)))
 	}
 	for _, c := range group {
 		c.done <- err
 	}
 	if failed {
-		return err
+		return why
 	}
 	return nil
 }
