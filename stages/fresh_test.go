@@ -296,6 +296,25 @@ func TestWhoCannotWaitGetsWhatIsStored(t *testing.T) {
 	})
 }
 
+// What ends while the network is asked is not served, stale or not.
+func TestWhatEndsMeanwhileIsNoAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, err := range []error{index.Down, index.Missing} {
+			n := newNook(t, func(c *Config) {
+				c.Rooms[1].Slice = 10 * time.Second
+				c.Rooms[1].Step = fakeStep(func(*index.Job) error { time.Sleep(300 * time.Millisecond); return err })
+			})
+			n.put("name:t1", 5, time.Hour, false)
+			a := n.stored[key(t, "name:t1")]
+			a.Until = time.Now().Add(200 * time.Millisecond)
+			n.stored[key(t, "name:t1")] = a
+			if j := n.ask("name:t1"); j.Result != err {
+				t.Errorf("got %v, stale %v; want %v", j.Result, j.Answer.Stale, err)
+			}
+		}
+	})
+}
+
 // What the network was just asked for is kept for as long as its word is good,
 // and no longer.
 func TestTheNetworksWordBoundsTheCache(t *testing.T) {

@@ -263,7 +263,7 @@ func (d *desk) stale(e *errand) (a index.Answer, ok bool) {
 	d.mu.Lock()
 	kept := e.kept
 	d.mu.Unlock()
-	if kept == nil {
+	if kept == nil || !kept.Until.IsZero() && !time.Now().Before(kept.Until) { // it has ended meanwhile
 		return a, false
 	}
 	a = *kept
