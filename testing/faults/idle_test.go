@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -25,25 +27,7 @@ func TestFaultIdleConnections(t *testing.T) {
 	before := s.memory()
 
 	began := time.Now()
-	lines := make([]*line, n)
-	var wg sync.WaitGroup
-	const dialers = 16
-	for d := range dialers {
-		wg.Go(func() {
-			for i := d; i < n; i += dialers {
-				l, err := dialing{from: byte(2 + i/100)}.dial(s.addr)
-				if err != nil {
-					t.Errorf("connection %d: %v", i, err)
-					return
-				}
-				lines[i] = l
-				if i%2 == 0 { // asked once, and kept
-					l.want(t, resolve(warm[i%len(warm)]), 200)
-				}
-			}
-		})
-	}
-	wg.Wait()
+	lines := s.open(n, warm)
 	opening := time.Since(began)
 	if opening < idleFor/2 {
 		grown := s.memory() - before
@@ -65,6 +49,78 @@ func TestFaultIdleConnections(t *testing.T) {
 		t.Errorf("%d idle connections were not closed", n-ended)
 	}
 	s.stop()
+}
+
+// TestFaultIdleCosts measures what connections cost that ask nothing: their
+// memory, and the processor's time, which is the process's own and so does not
+// depend on what else the machine does.
+func TestFaultIdleCosts(t *testing.T) {
+	n := room(t, size(300, 5000))
+	s := start(t, options{set: []string{"limits.idle_timeout=10m", "cache.ttl=5m"}})
+	warm := s.publish("warm/", 20)
+	s.warm(warm)
+	before := s.memory()
+	lines := s.open(n, warm)
+	grown := s.memory() - before
+	time.Sleep(2 * time.Second) // the opening is over, and so is what came after it
+	began, used := time.Now(), s.processor()
+	time.Sleep(size(time.Second, 20*time.Second))
+	share := (s.processor() - used).Seconds() / time.Since(began).Seconds()
+	t.Logf("%d idle connections: %.2f %% of a processor, %.1f KiB each", n, 100*share, float64(grown)/float64(n)/1024)
+	if *full && share > .01 {
+		t.Errorf("%d idle connections cost %.2f %% of a processor, want less than 1 %%", n, 100*share)
+	}
+	if *full && grown > int64(n)*8<<10 {
+		t.Errorf("memory grew by %d KiB for %d connections, want less than 8 each", grown>>10, n)
+	}
+	for _, l := range lines {
+		_ = l.Close()
+	}
+	s.stop()
+}
+
+// open opens n connections from many addresses. Every other asks for something
+// once; then they are silent.
+func (s *server) open(n int, warm []string) []*line {
+	s.t.Helper()
+	lines := make([]*line, n)
+	var wg sync.WaitGroup
+	const dialers = 16
+	for d := range dialers {
+		wg.Go(func() {
+			for i := d; i < n; i += dialers {
+				l, err := dialing{from: byte(2 + i/100)}.dial(s.addr)
+				if err != nil {
+					s.t.Errorf("connection %d: %v", i, err)
+					return
+				}
+				lines[i] = l
+				if i%2 == 0 {
+					l.want(s.t, resolve(warm[i%len(warm)]), 200)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return lines
+}
+
+// processor returns the processor time the server has used.
+func (s *server) processor() time.Duration {
+	s.t.Helper()
+	var ns int64
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", s.cmd.Process.Pid))
+	for _, path := range tasks {
+		b, err := os.ReadFile(path) // a thread may end meanwhile
+		var n int64
+		if _, scanned := fmt.Sscan(string(b), &n); err == nil && scanned == nil {
+			ns += n
+		}
+	}
+	if ns == 0 {
+		s.t.Fatal("the kernel does not say how much processor time was used")
+	}
+	return time.Duration(ns)
 }
 
 // room returns how many of the connections wanted the limit on descriptors
