@@ -32,6 +32,7 @@ type bench struct {
 	report      string
 	stage       string  // of slo-report: find, hold, write; "": all three
 	profile     string  // the only one of slo-report; "": all
+	runs        int     // of the generator so far
 	rateHeld    float64 // instead of what was found; 0: that
 }
 

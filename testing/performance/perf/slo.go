@@ -94,12 +94,13 @@ type rating struct {
 }
 
 const (
-	rungFor   = 6 * time.Second
-	warmFor   = 30 * time.Second
-	fineness  = 0.05
-	climb     = 1.5
-	rateStart = 4000
-	rateEnd   = 400_000
+	rungFor    = 3 * time.Second
+	warmFor    = 20 * time.Second
+	fineness   = 0.08
+	belowFound = 0.95
+	growth     = 2
+	rateStart  = 8000
+	rateEnd    = 400_000
 )
 
 // measure asks a target at a rate and holds it to the promises. withHits says
@@ -109,7 +110,8 @@ func (b *bench) measure(ctx context.Context, t target, rate float64, d time.Dura
 	if err != nil {
 		return rung{}, err
 	}
-	args := append(strings.Fields(t.args), "--server", "http://"+t.addr, "--rate", strconv.Itoa(int(rate)), "--duration", d.String(),
+	b.runs++ // another seed each: the same requests again would all be hits
+	args := append(strings.Fields(t.args), "--server", "http://"+t.addr, "--rate", strconv.Itoa(int(rate)), "--duration", d.String(), "--seed", strconv.Itoa(1+b.runs),
 		"--connections", "128", "--spin", "50us")
 	r, err := lab.Load(ctx, b.binary, b.client, args...)
 	if err != nil {
@@ -175,14 +177,14 @@ func (b *bench) climb(ctx context.Context, t target, p95 time.Duration, withHits
 			rungs = append(rungs, u)
 			fmt.Fprintf(os.Stderr, "%-8s %8.0f/s  p50 %s  p95 %s  p99 %s  cpu %.0f %%  hit %.3f  %s\n", t.name, u.Rate,
 				micro(u.P50), micro(u.P95), micro(u.P99), 100*u.CPU, u.Hit, orText(u.Why, "held"))
-			if u.Held {
-				return true, nil
+			if u.Held || u.CPU >= cpuMax {
+				return u.Held, nil // which no neighbour did
 			}
 		}
 		return false, nil
 	}
 	bad := 0.0
-	for rate := float64(rateStart); rate < rateEnd; rate *= climb {
+	for rate := float64(rateStart); rate < rateEnd; rate *= growth {
 		held, err := try(rate)
 		if err != nil {
 			return rungs, best, err
@@ -279,15 +281,16 @@ func (b *bench) rate(ctx context.Context, s setup) (err error) {
 			return err
 		}
 	}
-	if err := b.rateServer(ctx, st.server, r); err != nil {
-		return err
-	}
+	return b.rateServer(ctx, st.server, r)
+}
+
+func (b *bench) writeRating(r *rating) error {
 	text, err := json.MarshalIndent(r, "", " ")
 	if err == nil {
 		err = os.MkdirAll(b.results, 0o755)
 	}
 	if err == nil {
-		err = os.WriteFile(b.ratingFile(s.Profile), append(text, '\n'), 0o644)
+		err = os.WriteFile(b.ratingFile(r.Setup.Profile), append(text, '\n'), 0o644)
 	}
 	return err
 }
@@ -309,6 +312,9 @@ func (b *bench) rateServer(ctx context.Context, server *lab.Server, r *rating) (
 			return err
 		}
 		if err := b.halves(ctx, ask, server, r); err != nil {
+			return err
+		}
+		if err := b.writeRating(r); err != nil {
 			return err
 		}
 	}
@@ -359,9 +365,10 @@ func (b *bench) halves(ctx context.Context, ask func(name, args string) target, 
 	return err
 }
 
-// holdIt holds the rated load, and a little less of it if that fails.
+// holdIt holds the rated load, a little below what short runs have found: in
+// ten minutes the machine has slower ones.
 func (b *bench) holdIt(ctx context.Context, t target, server *lab.Server, r *rating) error {
-	rate := r.Rated
+	rate := belowFound * r.Rated
 	if b.rateHeld > 0 {
 		rate = b.rateHeld
 	}
@@ -378,5 +385,5 @@ func (b *bench) holdIt(ctx context.Context, t target, server *lab.Server, r *rat
 	r.Hold, r.HeldFor = &u, b.hold
 	fmt.Fprintf(os.Stderr, "held %.0f/s for %v: p50 %s  p95 %s  p99 %s  cpu %.0f %%  hit %.3f  %s\n", u.Rate, b.hold, micro(u.P50), micro(u.P95), micro(u.P99),
 		100*u.CPU, u.Hit, orText(u.Why, "all promises held"))
-	return nil
+	return b.writeRating(r)
 }
