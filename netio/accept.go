@@ -71,7 +71,7 @@ func (c *conn) describe(s *slot, h *head, r *request, now time.Time, last bool) 
 	s.route, s.method, s.began, s.what = r.route, h.method, now, r.local
 	s.head = h.method == index.MethodHead
 	s.old = h.minor == 0 && h.keepAlive
-	s.close = !h.keepAlive || last && srv.draining.Load()
+	s.close = !h.keepAlive || last && srv.draining.Load() && !c.moreCame()
 	c.loop.ids.give(s, h.corrID, now)
 	j := &s.job
 	j.Ask, j.Op, j.Key, j.Fresh, j.Query, j.Seq = r.ask, r.op, r.key, r.fresh, r.query, r.seq

@@ -469,12 +469,15 @@ func (c *conn) noteUnsent(now time.Time) {
 
 // allRead reports whether nothing the client has sent is left to be answered.
 func (c *conn) allRead() bool {
-	if c.gc == nil || c.gc.InboundBuffered() > 0 || c.body != noBody {
-		return false
-	}
+	return c.gc != nil && c.gc.InboundBuffered() == 0 && c.body == noBody && !c.moreCame()
+}
+
+// moreCame reports whether the kernel holds bytes that the loop has not read
+// yet. A loop that comes late must not take them for bytes that came late.
+func (c *conn) moreCame() bool {
 	var peek [1]byte
 	n, _, err := unix.Recvfrom(c.gc.Fd(), peek[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-	return err != nil || n == 0
+	return err == nil && n > 0
 }
 
 // firstByte returns since when the request in hand has been coming, for the
@@ -532,7 +535,7 @@ func (c *conn) checkDeadline(now time.Time) {
 		if now.Sub(c.began) > o.RequestTimeout {
 			c.tooSlow(now)
 		}
-	case unsent == 0 && (now.Sub(c.idle) > o.IdleTimeout || c.loop.server.draining.Load() && now.Sub(c.idle) > drainQuiet):
+	case unsent == 0 && (now.Sub(c.idle) > o.IdleTimeout || c.loop.server.draining.Load() && now.Sub(c.idle) > drainQuiet) && c.allRead():
 		c.ending = true
 		c.tryEnd()
 	}
