@@ -98,7 +98,7 @@ func (c *Config) keys() []key {
 			{"dht.prefix", &c.DHT.Prefix, "", "prefix of the protocol; who has another is in another network"},
 			{"dht.alpha", &c.DHT.Alpha, "requests", "requests of one look-up in flight"},
 			{"dht.beta", &c.DHT.Beta, "requests", "and as many more each time nothing comes back for dht.hedge; 0: none"},
-			{"dht.hedge", &c.DHT.Hedge, "", "how long a look-up waits for progress before it asks more peers; 0: for ever"},
+			{"dht.hedge", &c.DHT.Hedge, "", "longest a look-up waits for progress before it asks more peers; less where answers are quick; 0: for ever"},
 			{"dht.hedge_jitter", &c.DHT.HedgeJitter, "0..1", "share of dht.hedge by which it varies"},
 			{"dht.hedge_budget", &c.DHT.HedgeBudget, "0..1", "extra requests of a minute, as a share of the others; 0: none"},
 			{"dht.announce_addrs", &c.DHT.AnnounceAddrs, "", "multiaddrs at which clients find what this node serves; empty: from listen"},

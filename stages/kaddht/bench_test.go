@@ -355,7 +355,7 @@ func (s *sim) warm(cids []index.CID) {
 // forget lets our clients forget who was slow.
 func (s *sim) forget() {
 	for _, c := range s.clients {
-		c.ours.memory = newMemory(c.ours.opt.Hedge)
+		c.ours.memory = newMemory()
 		c.ours.budget = &budget{share: c.ours.opt.HedgeBudget}
 	}
 }
@@ -421,6 +421,10 @@ func (s *sim) healthy(out *os.File, name string, cids []index.CID) {
 func (s *sim) stalled(out *os.File, name string, cids []index.CID) {
 	s.base, s.slow = 20*time.Millisecond, 600*time.Millisecond
 	defer func() { s.base, s.slow = 0, 0 }()
+	slow := s.slow
+	s.slow = 0
+	s.warm(cids[:20]) // how quick the network is, is known to a node that has run for a while
+	s.slow = slow
 	for i, id := range cids {
 		if i%10 < 3 {
 			key := providerKey(&id)

@@ -118,7 +118,7 @@ func TestNothingThatIsPoisonedIsAccepted(t *testing.T) {
 		for _, liar := range d.nodes {
 			liar.Lie(tt.lie)
 		}
-		n.memory = newMemory(n.opt.Hedge)
+		n.memory = newMemory()
 		j := askFor(tt.ask, tt.key)
 		err := discover(n, j)
 		if err == nil || tt.want != nil && err != tt.want {

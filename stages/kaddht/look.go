@@ -3,6 +3,7 @@ package kaddht
 import (
 	"context"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	pb "github.com/libp2p/go-libp2p-kad-dht/pb"
@@ -76,8 +77,8 @@ func (n *Node) look(ctx context.Context, q *question) *report {
 		return &report{Verdict: unreachable.String(), verdict: unreachable}
 	}
 	began := n.now()
-	rep := &report{At: began, What: q.what.String()}
-	s := newSearch(q.key, n.self, n.opt.Alpha, q.rule, func(p peer.ID) grade { return n.memory.grade(p, began) })
+	rep, slowAt := &report{At: began, What: q.what.String()}, n.stall()
+	s := newSearch(q.key, n.self, n.opt.Alpha, q.rule, func(p peer.ID) grade { return n.memory.grade(p, began, slowAt) })
 	rep.search = s
 	s.offer(1, n.near(s.target))
 
@@ -143,9 +144,36 @@ func (n *Node) seeds(target place) []heard {
 	return hs
 }
 
-// patience is how long a look-up waits for progress before it asks more.
+// patience is how long a look-up waits for progress before it asks more:
+// dht.hedge, or four times what answers usually take where that is less.
 func (n *Node) patience() time.Duration {
-	return time.Duration(float64(n.opt.Hedge) * (1 + n.opt.Jitter*(2*rand.Float64()-1)))
+	return time.Duration(float64(n.stall()) * (1 + n.opt.Jitter*(2*rand.Float64()-1)))
+}
+
+func (n *Node) stall() time.Duration {
+	return min(n.opt.Hedge, max(4*n.pace.usual(), patienceMin))
+}
+
+// patienceMin is the least a look-up waits: below it, what looks like a slow
+// peer is a busy processor.
+const patienceMin = 50 * time.Millisecond
+
+// A pace is about what three of four answers take at most, followed by small
+// steps: it needs no memory and forgets.
+type pace struct{ ns atomic.Int64 }
+
+func (p *pace) usual() time.Duration { return time.Duration(p.ns.Load()) }
+
+// saw moves it a sixteenth towards an answer, three times as readily up as
+// down. Two that do so at once lose a step, which is nothing.
+func (p *pace) saw(took time.Duration) {
+	is := p.ns.Load()
+	step := max(is/16, 1000)
+	if int64(took) > is {
+		p.ns.Store(is + step*3/4)
+	} else {
+		p.ns.Store(is - step/4)
+	}
 }
 
 func (n *Node) mayHedge() bool {
@@ -166,6 +194,9 @@ func (n *Node) call(ctx context.Context, c *candidate, frame []byte, began time.
 			n.introduce(c)
 		}
 		m, err := n.ask(ctx, c.id, frame)
+		if err == nil && ctx.Err() != nil { // too late for the look-up, not to learn from
+			n.memory.answered(c.id, time.Since(began), n.now())
+		}
 		calls <- call{Peer: c.id, Hop: c.hop, Hedge: c.hedge, Took: time.Since(began), c: c, m: m, err: err}
 	}()
 }
@@ -188,6 +219,7 @@ func (n *Node) land(s *search, q *question, rep *report, got call) bool {
 	}
 	got.How = "answered"
 	n.memory.answered(got.Peer, got.Took, n.now())
+	n.pace.saw(got.Took)
 	finds := 0
 	if q.judge != nil {
 		finds = q.judge(got.Peer, got.m)

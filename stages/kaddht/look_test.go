@@ -111,7 +111,7 @@ func TestAHedgeGoesOutWhenNothingComesBackAndWins(t *testing.T) {
 		if n.opt.Counts.HedgeWin.Load() != 1 {
 			t.Error("the win is not counted")
 		}
-		if g := n.memory.grade(order[0], time.Now()); g != slow {
+		if g := n.memory.grade(order[0], time.Now(), n.stall()); g != slow {
 			t.Errorf("who kept us waiting is held to be %v", g)
 		}
 		st.asked = map[peer.ID]time.Duration{}
@@ -119,6 +119,39 @@ func TestAHedgeGoesOutWhenNothingComesBackAndWins(t *testing.T) {
 			t.Errorf("the next time it took %v with %d waves; the slow ought to be asked last", rep.Took, rep.Fired)
 		}
 		n.calls.Wait()
+	})
+}
+
+func TestWhereAnswersAreQuickALookupIsLessPatient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &stage{}
+		n, order, _ := onStage(t, st, 20)
+		for _, p := range order {
+			st.takes[p] = 20 * time.Millisecond
+		}
+		for range 100 {
+			n.look(t.Context(), firstOf())
+		}
+		n.calls.Wait()
+		if p := n.stall(); p < 70*time.Millisecond || p > 110*time.Millisecond {
+			t.Errorf("answers take 20ms, and it waits %v, want about four times as long", p)
+		}
+		for _, p := range order {
+			st.takes[p] = time.Millisecond
+		}
+		for range 200 {
+			n.look(t.Context(), firstOf())
+		}
+		n.calls.Wait()
+		if p := n.stall(); p != patienceMin {
+			t.Errorf("answers take 1ms, and it waits %v, want no less than %v", p, patienceMin)
+		}
+		for range 200 {
+			n.pace.saw(time.Second)
+		}
+		if p := n.stall(); p != n.opt.Hedge {
+			t.Errorf("answers take a second, and it waits %v, want dht.hedge at most", p)
+		}
 	})
 }
 

@@ -104,6 +104,7 @@ type Node struct {
 	budget   *budget
 	recent   *recent
 	profiles *profiles
+	pace     pace         // of answers
 	met      atomic.Bool  // somebody has answered since the start
 	answered atomic.Int64 // when somebody last did, unix ns
 
@@ -190,7 +191,8 @@ func newNode(o Options) (*Node, error) {
 		}
 		n.bootstrap = append(n.bootstrap, *ai)
 	}
-	n.memory = newMemory(n.opt.Hedge)
+	n.memory = newMemory()
+	n.pace.ns.Store(int64(n.opt.Hedge / 4))
 	n.budget = &budget{share: o.HedgeBudget}
 	n.recent = newRecent(o.Recent)
 	n.profiles = newProfiles()

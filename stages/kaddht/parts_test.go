@@ -93,27 +93,27 @@ func TestProvidersOfOneSubnetAreNotAllThereIs(t *testing.T) {
 }
 
 func TestAPeerThatFailsRestsAndIsTriedAgain(t *testing.T) {
-	m := newMemory(150 * time.Millisecond)
+	m := newMemory()
 	at := time.Unix(1_800_000_000, 0)
 	for i := range tripAfter {
-		if g := m.grade("p", at); g == broken {
+		if g := m.grade("p", at, 150*time.Millisecond); g == broken {
 			t.Fatalf("it rests after %d failures", i)
 		}
 		m.failed("p", at)
 	}
-	if g := m.grade("p", at); g != broken {
+	if g := m.grade("p", at, 150*time.Millisecond); g != broken {
 		t.Errorf("after %d failures in a row it is %v", tripAfter, g)
 	}
 	at = at.Add(restMin + time.Second)
-	if g := m.grade("p", at); g != slow {
+	if g := m.grade("p", at, 150*time.Millisecond); g != slow {
 		t.Errorf("after its rest it is %v, want slow until it proves itself", g)
 	}
 	m.failed("p", at)
-	if g := m.grade("p", at.Add(restMin+time.Second)); g != broken {
+	if g := m.grade("p", at.Add(restMin+time.Second), 150*time.Millisecond); g != broken {
 		t.Errorf("the second rest is as short as the first")
 	}
 	m.answered("p", time.Millisecond, at)
-	if g := m.grade("p", at); g != good {
+	if g := m.grade("p", at, 150*time.Millisecond); g != good {
 		t.Errorf("after an answer it is %v", g)
 	}
 	for i := range 2 * peersMax {

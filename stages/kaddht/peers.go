@@ -20,8 +20,6 @@ const (
 // A memory knows how peers did of late: which are slow, and which are better
 // left alone for a while. It forgets whom it has not met for longest.
 type memory struct {
-	slowAt time.Duration // above this a peer is slow
-
 	mu sync.Mutex
 	// Fields below are protected by mu.
 	of    map[peer.ID]*list.Element // of *memo
@@ -38,13 +36,13 @@ type memo struct {
 	until time.Time     // when it may be asked again
 }
 
-func newMemory(slowAt time.Duration) *memory {
-	return &memory{slowAt: slowAt, of: make(map[peer.ID]*list.Element), order: list.New()}
+func newMemory() *memory {
+	return &memory{of: make(map[peer.ID]*list.Element), order: list.New()}
 }
 
-// grade says how p stands at now. After its rest a peer is slow until it
-// proves itself.
-func (m *memory) grade(p peer.ID, now time.Time) grade {
+// grade says how p stands at now, where slower than slowAt is slow. After its
+// rest a peer is slow until it proves itself.
+func (m *memory) grade(p peer.ID, now time.Time, slowAt time.Duration) grade {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e := m.of[p]
@@ -54,7 +52,7 @@ func (m *memory) grade(p peer.ID, now time.Time) grade {
 	switch o := e.Value.(*memo); {
 	case now.Before(o.until):
 		return broken
-	case o.fails > 0, o.took > m.slowAt && now.Sub(o.at) < slowMemory:
+	case o.fails > 0, o.took > slowAt && now.Sub(o.at) < slowMemory:
 		return slow
 	}
 	return good
@@ -78,7 +76,7 @@ func (m *memory) waited(p peer.ID, atLeast time.Duration, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e := m.of[p]
-	if e == nil && atLeast < m.slowAt {
+	if e == nil && atLeast < patienceMin {
 		return // nothing learned
 	}
 	if e == nil || e.Value.(*memo).took < atLeast {

@@ -62,7 +62,7 @@ func (n *Node) store(ctx context.Context, key []byte, m *pb.Message, wait bool) 
 		all.Go(func() {
 			defer func() { <-slots }()
 			n.introduce(c)
-			a, err := n.sender.exchange(ctx, c.id, frame, wait)
+			a, err := n.sender.exchange(ctx, c.id, frame, wait, 0)
 			if err == nil && (!wait || string(a.GetRecord().GetValue()) == string(m.GetRecord().GetValue())) {
 				took.Add(1)
 			}

@@ -88,7 +88,7 @@ func (n *Node) State() State {
 	s.Records.Providers, s.Records.Values, s.Records.Bytes = n.vault.counts()
 	for _, p := range n.dht.RoutingTable().GetPeerInfos() {
 		s.Table = append(s.Table, Entry{
-			Peer: p.Id.String(), Grade: gradeNames[n.memory.grade(p.Id, now)], Answered: p.LastSuccessfulOutboundQueryAt,
+			Peer: p.Id.String(), Grade: gradeNames[n.memory.grade(p.Id, now, n.stall())], Answered: p.LastSuccessfulOutboundQueryAt,
 			Connected: n.host.Network().Connectedness(p.Id) == network.Connected,
 		})
 	}

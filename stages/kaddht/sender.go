@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	pb "github.com/libp2p/go-libp2p-kad-dht/pb"
@@ -26,6 +27,7 @@ const (
 	answerMax   = 1 << 20 // bytes of an answer; a manifest and its neighbours are a third of it
 	frameKept   = 64 << 10
 	rpcMax      = 10 * time.Second // for requests that have no deadline of their own
+	grace       = 50 * time.Millisecond
 )
 
 var errAnswerSize = fmt.Errorf("the answer is over %d bytes", answerMax)
@@ -74,13 +76,15 @@ func (s *sender) SendMessage(ctx context.Context, p peer.ID, m *pb.Message) erro
 	if err != nil {
 		return err
 	}
-	_, err = s.exchange(ctx, p, frame, false)
+	_, err = s.exchange(ctx, p, frame, false, 0)
 	return err
 }
 
-// ask sends a frame and returns the answer to it.
+// ask sends a frame and returns the answer to it. When nobody waits any more it
+// still reads for grace what is likely on its way: a stream that is reset has
+// to be opened anew, which costs both sides more than the answer.
 func (s *sender) ask(ctx context.Context, p peer.ID, frame []byte) (*pb.Message, error) {
-	m, err := s.exchange(ctx, p, frame, true)
+	m, err := s.exchange(ctx, p, frame, true, grace)
 	if err == nil {
 		s.heard(p)
 	}
@@ -89,9 +93,9 @@ func (s *sender) ask(ctx context.Context, p peer.ID, frame []byte) (*pb.Message,
 
 // exchange tries once more on a new stream when the fault may be that a kept
 // one was closed by the other side meanwhile.
-func (s *sender) exchange(ctx context.Context, p peer.ID, frame []byte, wait bool) (*pb.Message, error) {
+func (s *sender) exchange(ctx context.Context, p peer.ID, frame []byte, wait bool, grace time.Duration) (*pb.Message, error) {
 	if l := s.take(p); l != nil {
-		if m, err := s.once(ctx, p, l, frame, wait); err == nil || ctx.Err() != nil || errors.Is(err, errAnswerSize) {
+		if m, err := s.once(ctx, p, l, frame, wait, grace); err == nil || ctx.Err() != nil || errors.Is(err, errAnswerSize) {
 			return m, err
 		}
 	}
@@ -99,31 +103,46 @@ func (s *sender) exchange(ctx context.Context, p peer.ID, frame []byte, wait boo
 	if err != nil {
 		return nil, err
 	}
-	return s.once(ctx, p, &line{s: st, r: newReader(st)}, frame, wait)
+	return s.once(ctx, p, &line{s: st, r: newReader(st)}, frame, wait, grace)
 }
 
-// once sends one frame on l. The end of ctx resets the stream, which tells the
-// other side, too, that nobody waits any more.
-func (s *sender) once(ctx context.Context, p peer.ID, l *line, frame []byte, wait bool) (m *pb.Message, err error) {
+// once sends one frame on l. The end of ctx, and of the grace after it, resets
+// the stream, which tells the other side, too, that nobody waits any more.
+func (s *sender) once(ctx context.Context, p peer.ID, l *line, frame []byte, wait bool, grace time.Duration) (m *pb.Message, err error) {
 	due, ok := ctx.Deadline()
 	if most := time.Now().Add(rpcMax); !ok || due.After(most) {
 		due = most
 	}
-	_ = l.s.SetDeadline(due) // a transport without deadlines still has the reset
-	stop := context.AfterFunc(ctx, func() { _ = l.s.Reset() })
+	_ = l.s.SetDeadline(due.Add(grace)) // a transport without deadlines still has the reset
+	var over atomic.Bool                // whoever sets it has the stream: we, or the end of ctx
+	reset := func() {
+		if over.CompareAndSwap(false, true) {
+			_ = l.s.Reset()
+		}
+	}
+	stop := context.AfterFunc(ctx, func() {
+		if grace > 0 {
+			time.AfterFunc(grace, reset)
+		} else {
+			reset()
+		}
+	})
+	defer stop()
 	_, err = l.s.Write(frame)
 	if err == nil && wait {
 		m, err = l.read()
 	}
-	if !stop() || err != nil {
+	switch ours := over.CompareAndSwap(false, true); {
+	case ours && err == nil:
+		s.keep(p, l)
+		return m, nil
+	case ours:
 		_ = l.s.Reset()
-		if ctx.Err() != nil {
-			err = ctx.Err()
-		}
-		return nil, err
 	}
-	s.keep(p, l)
-	return m, nil
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	return nil, err
 }
 
 // read reads one message.
