@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -269,7 +270,8 @@ func TestASignedNameIsFoundThroughTheNetwork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.Close()
+	end := sync.OnceValue(d.Close)
+	t.Cleanup(func() { _ = end() })
 	set := []string{
 		trusting("name:t"), "dht.enabled=true", "dht.listen=127.0.0.1:0", "dht.allow_private=true", "dht.bootstrap=" + strings.Join(d.Bootstrap(), ","),
 		"db.refresh_after=1s", "cache.ttl=1s", "cache.neg_ttl=1s", "cache.stale_for=1s",
@@ -293,6 +295,25 @@ func TestASignedNameIsFoundThroughTheNetwork(t *testing.T) {
 	eventually(t, "the other knows that it is deleted", func() bool { return b.get("/resolve/name:t/x").status == 404 })
 	if r := b.do("PUT", "/names/name:t/x", sign(t, "name:t/x", "content", 2, time.Hour)); r.status != 409 || r.field("current_seq") != "3" {
 		t.Errorf("what the network deleted came back: %v", r)
+	}
+
+	// The network goes away: what is stored is served, and says that it is
+	// stale; what is not is never called absent.
+	a.put(t, "/names/name:t/y", sign(t, "name:t/y", "content", 1, time.Hour))
+	eventually(t, "the other has it, too", func() bool { return b.get("/resolve/name:t/y").status == 200 })
+	a.shut()
+	if err := end(); err != nil {
+		t.Error(err)
+	}
+	eventually(t, "it is stale", func() bool {
+		r := b.get("/resolve/name:t/y")
+		if r.status != 200 {
+			t.Fatalf("while the network is away: %v", r)
+		}
+		return r.header.Get("X-Index-Stale") == "true"
+	})
+	if r := b.get("/resolve/name:t/z"); r.status == 404 || r.status == 200 {
+		t.Errorf("what is stored nowhere here: %v", r)
 	}
 }
 

@@ -58,6 +58,13 @@ func (n *Node) outcome(ctx context.Context, r *report) error {
 	return index.Down
 }
 
+// unheard reports whether nobody but this node had a say. What it keeps for
+// others counts beside what they say; alone it is not the network's word, and
+// may be as old as the last time somebody came by.
+func (n *Node) unheard(rs ...*report) bool {
+	return !n.lone() && !slices.ContainsFunc(rs, func(r *report) bool { return r.Answered > 0 })
+}
+
 // values asks for the values of a key. judge is called with each value, our
 // own first, and says whether it is a valid one.
 func (n *Node) values(ctx context.Context, key string, r rule, judge func([]byte) bool) *report {
@@ -137,6 +144,9 @@ func (n *Node) discoverName(ctx context.Context, j *index.Job) error {
 	if won.Seq == 0 {
 		return doubt
 	}
+	if n.unheard(reports...) {
+		return index.Down
+	}
 	a := &j.Answer
 	a.Name, a.Hint = won, 0
 	a.From, a.Age, a.Until = index.FromDHT, 0, time.Time{}
@@ -155,6 +165,9 @@ func (n *Node) discoverProviders(ctx context.Context, j *index.Job) error {
 	r := n.providers(ctx, providerKey(&c), votes)
 	if len(votes) == 0 {
 		return n.outcome(ctx, r)
+	}
+	if n.unheard(r) {
+		return index.Down
 	}
 	rows, sure := n.vouched(ctx, votes)
 	if len(rows) == 0 {
