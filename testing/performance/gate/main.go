@@ -111,6 +111,9 @@ func (o *options) measure(ctx context.Context) error {
 	}
 	if failed(first) {
 		fmt.Print(compare.Table(first), "\nsomething failed: measuring again\n")
+		if err := writeJSON(o.out, m); err != nil {
+			return err
+		}
 		again, err := builds.play(ctx, o.rounds)
 		if err != nil {
 			return err

@@ -33,9 +33,9 @@ var phases = []phase{
 
 const (
 	keys      = 500
-	span      = 1500 * time.Millisecond
-	warmup    = 500 * time.Millisecond
-	closedFor = time.Second
+	span      = 1200 * time.Millisecond
+	warmup    = 300 * time.Millisecond
+	closedFor = 800 * time.Millisecond
 	tries     = 3 // of a phase in which the client was the limit
 )
 
