@@ -194,12 +194,29 @@ var rejectNames = [Rejects]string{
 
 func (r Reject) String() string { return rejectNames[r] }
 
+// Dimension is the {dimension} label of quota_exhaustions_total: the limit on
+// how often something may be asked for that a request was over.
+type Dimension uint8
+
+const (
+	DimensionResolves Dimension = iota
+	DimensionProviders
+	DimensionRatePerIP
+	DimensionRate
+	Dimensions
+)
+
+var dimensionNames = [Dimensions]string{"resolves", "providers", "rps_per_ip", "rps"}
+
+func (d Dimension) String() string { return dimensionNames[d] }
+
 // NetCounts are what the listener counts. Event loops add, telemetry reads.
 type NetCounts struct {
 	Requests [Routes][Methods][Outcomes]atomic.Uint64
 	Latency  [Routes][Methods]Hist
 	Inflight [Routes]atomic.Int64
 	Rejected [Rejects]atomic.Uint64
+	Quota    [Dimensions]atomic.Uint64 // requests over a rate or a quota
 
 	Conns         atomic.Int64  // open now
 	Accepted      atomic.Uint64 // since start

@@ -29,6 +29,9 @@ func (c *conn) accept(f *flight, h *head, now time.Time, last bool) (more bool) 
 	if h.accepts > 0 {
 		s.job.Format, acceptable = negotiate(h) // of a refusal, too
 	}
+	if r.local == 0 && (refused == nil || !refused.close) {
+		refused = cmp.Or(c.measure(s, r, now), refused)
+	}
 	if refused == nil {
 		refused = c.admit(s, h, r, now)
 	}

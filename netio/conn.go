@@ -14,7 +14,7 @@ import (
 type conn struct {
 	loop *loop
 	gc   gnet.Conn // nil once gnet has let go of it
-	ip   string    // counted against the per-address cap
+	peer *peer     // whose it is
 
 	flight *flight       // the one that is out, nil if none
 	tuning *index.Tuning // of the request in hand, or else of the last

@@ -28,14 +28,15 @@ type doors struct {
 	mu sync.Mutex
 	// Fields below are protected by mu.
 	open   []net.Listener
-	perIP  map[string]int
+	peers  map[string]*peer
+	gone   []*peer // without a connection and with a debt, the oldest first
 	ids    corrIDs
 	total  int
 	closed bool
 }
 
 func (d *doors) init(s *Server) {
-	d.server, d.perIP = s, make(map[string]int)
+	d.server, d.peers = s, make(map[string]*peer)
 	d.turning = make(chan struct{}, turnersMost)
 	d.ids.init()
 }
@@ -143,8 +144,8 @@ func (d *doors) take(nc net.Conn) {
 		d.refuse(nc, errPeer)
 		return
 	}
-	c := &conn{ip: peer(nc), late: s.draining.Load(), tuning: s.opt.Dial.Now()}
-	if !d.enter(c.ip) {
+	c := &conn{peer: d.enter(addressOf(nc)), late: s.draining.Load(), tuning: s.opt.Dial.Now()}
+	if c.peer == nil {
 		s.counts.ConnsRefused.Add(1)
 		d.refuse(nc, errConnCap)
 		return
@@ -155,7 +156,7 @@ func (d *doors) take(nc net.Conn) {
 		err = errNotEnrolled
 	}
 	if err != nil {
-		d.leave(c.ip)
+		d.leave(c.peer)
 		s.counts.AcceptErrors.Add(1)
 		s.log.Warn("a connection could not be taken in", "err", err)
 	}
@@ -167,28 +168,59 @@ var errNotEnrolled = errors.New("the event loop could not watch it")
 // take a moment, and must not keep the next from being accepted.
 const turnersMost = 64
 
-// enter counts a connection, unless that is one too many.
-func (d *doors) enter(ip string) bool {
+// enter counts a connection and returns whose it is, unless that is one too
+// many: then nil.
+func (d *doors) enter(ip string) *peer {
 	o := d.server.opt.Dial.Now()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.closed || o.MaxConns > 0 && d.total >= o.MaxConns || o.ConnsPerIP > 0 && ip != "" && d.perIP[ip] >= o.ConnsPerIP {
-		return false
+	p := d.peers[ip]
+	if p == nil {
+		p = &peer{ip: ip}
 	}
+	if d.closed || o.MaxConns > 0 && d.total >= o.MaxConns || o.ConnsPerIP > 0 && ip != "" && p.conns >= o.ConnsPerIP {
+		return nil
+	}
+	d.peers[ip] = p
 	d.total++
-	d.perIP[ip]++
+	p.conns++
 	d.server.counts.Conns.Add(1)
-	return true
+	return p
 }
 
-func (d *doors) leave(ip string) {
+func (d *doors) leave(p *peer) {
+	now := d.server.clock(time.Now())
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.total--
-	if d.perIP[ip]--; d.perIP[ip] == 0 {
-		delete(d.perIP, ip)
-	}
+	p.conns--
 	d.server.counts.Conns.Add(-1)
+	switch {
+	case p.conns > 0 || p.gone:
+	case p.owes(now): // or a new connection would be a new start
+		p.gone = true
+		d.gone = append(d.gone, p)
+	default:
+		delete(d.peers, p.ip)
+	}
+	// Two for each that comes: the list empties in the end, and nobody pays for
+	// all of it.
+	for range min(2, len(d.gone)) {
+		if first := d.gone[0]; len(d.gone) > goneMost || first.conns > 0 || !first.owes(now) {
+			d.forget(first)
+		}
+	}
+}
+
+// forget takes the first out of the list of those with a debt, and out of
+// memory if it has not come back.
+func (d *doors) forget(first *peer) {
+	first.gone = false
+	d.gone[0] = nil
+	d.gone = d.gone[1:]
+	if first.conns == 0 {
+		delete(d.peers, first.ip)
+	}
 }
 
 // refuse turns a connection away with a word, if there is time for one.

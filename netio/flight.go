@@ -45,6 +45,7 @@ type slot struct {
 	corr        [64]byte
 	corrLen     int
 	ifNoneMatch []byte
+	limit       reading // of the limit nearest to its end
 	began       time.Time
 
 	// Belong to whoever holds the job.

@@ -61,11 +61,11 @@ func (h *halfConn) finish(c *conn) {
 	}
 	delete(c.loop.halved, c)
 	c.freeBudget()
-	s, nc, buf, held, ip, most := c.loop.server, h.net, h.buf, h.held, c.ip, c.tuning.RequestTimeout
+	s, nc, buf, held, who, most := c.loop.server, h.net, h.buf, h.held, c.peer, c.tuning.RequestTimeout
 	h.net, h.buf, c.rest = nil, nil, nil
 	go func() {
 		defer s.halves.Done()
-		defer s.doors.leave(ip)
+		defer s.doors.leave(who)
 		defer s.counts.BufferedBytes.Add(-held)
 		defer nc.Close()
 		_ = nc.SetWriteDeadline(time.Now().Add(most))

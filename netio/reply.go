@@ -31,7 +31,7 @@ func (s *slot) appendHead(b []byte, status int) []byte {
 		b = append(b, "Connection: keep-alive\r\n"...)
 	}
 	s.status = status
-	return b
+	return s.appendLimit(b)
 }
 
 func (s *slot) appendDate(b []byte) []byte {
@@ -211,7 +211,7 @@ func (d *errorDoc) appendJSON(b []byte) []byte {
 // error renders a refusal. j is nil when no room has seen the request.
 func (s *slot) error(dst []byte, r *refusal, j *index.Job) []byte {
 	doc := errorDoc{Code: r.code, Message: r.message, CorrID: string(s.corr[:s.corrLen]), Reason: r.reason}
-	retry := time.Duration(0)
+	retry := s.limit.wait
 	if j != nil {
 		doc.CurrentSeq, retry = j.Answer.Seq, j.Answer.RetryAfter
 		if r.status != 404 {

@@ -62,7 +62,9 @@ type Server struct {
 	engine   *gnet.Client
 	date     atomic.Pointer[[dateLen]byte]
 	draining atomic.Bool
-	clock    chan struct{} // ends the clock
+	born     time.Time
+	rate     meter         // of all clients
+	ended    chan struct{} // ends the clock
 	ticking  sync.WaitGroup
 	halves   sync.WaitGroup
 	doors    doors
@@ -80,7 +82,7 @@ func New(opt Options, pages *Pages, resolver index.Resolver) (*Server, error) {
 		reasonRatio: opt.ReasonRatio,
 		filtered: refusal{status: 404, code: "not_found", reason: "filtered",
 			message: "there are providers, but none that the parameters admit"},
-		clock: make(chan struct{}), loops: make(map[gnet.EventLoop]*loop),
+		born: time.Now(), ended: make(chan struct{}), loops: make(map[gnet.EventLoop]*loop),
 	}
 	s.doors.init(s)
 	s.setDate(time.Now())
@@ -110,7 +112,7 @@ func (s *Server) tick() {
 	defer t.Stop()
 	for round := 0; ; round++ {
 		select {
-		case <-s.clock:
+		case <-s.ended:
 			return
 		case now := <-t.C:
 			s.setDate(now)
@@ -234,7 +236,7 @@ func (s *Server) OnClose(gc gnet.Conn, err error) gnet.Action {
 }
 
 // leave gives the connection's place to another.
-func (c *conn) leave() { c.loop.server.doors.leave(c.ip) }
+func (c *conn) leave() { c.loop.server.doors.leave(c.peer) }
 
 // OnShutdown implements gnet.EventHandler.
 func (s *Server) OnShutdown(gnet.Engine) {}
@@ -289,7 +291,7 @@ func (s *Server) working() bool {
 // Stop closes the listeners and every connection and ends the event loops.
 func (s *Server) Stop() error {
 	s.doors.close()
-	close(s.clock)
+	close(s.ended)
 	s.ticking.Wait()
 	err := s.engine.Stop()
 	// The loops have ended: what is theirs is ours now. A half-closed client
@@ -316,10 +318,10 @@ func (q quiet) Fatalf(format string, args ...any) { q.Errorf(format, args...) }
 
 var errSocketInTheWay = errors.New("something that is not a socket is in the way")
 
-// peer returns what of a connection's address counts against the per-address
+// addressOf returns what of a connection's address counts against the per-address
 // cap: all of an IPv4 address, the network half of an IPv6 one, since the other
 // half is its owner's to choose. All clients of a Unix socket are one.
-func peer(nc net.Conn) string {
+func addressOf(nc net.Conn) string {
 	a, ok := nc.RemoteAddr().(*net.TCPAddr)
 	switch {
 	case !ok:

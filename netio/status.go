@@ -44,6 +44,16 @@ var (
 		message: "this server is shutting down; ask another"}
 	errBuffered = &refusal{status: 503, code: "upstream_unready", reason: "buffered_bytes", reject: index.RejectOverCapacity,
 		message: "too many bytes are held for other clients; come back after Retry-After"}
+	errOver = [index.Dimensions]*refusal{
+		index.DimensionResolves: {status: 429, code: "over_capacity", reason: "quota.resolves_per_min", reject: index.RejectOverCapacity,
+			message: "this address has used up its resolves of the minute; come back after Retry-After"},
+		index.DimensionProviders: {status: 429, code: "over_capacity", reason: "quota.providers_per_min", reject: index.RejectOverCapacity,
+			message: "this address has used up its provider look-ups of the minute; come back after Retry-After"},
+		index.DimensionRatePerIP: {status: 429, code: "over_capacity", reason: "limits.rps_per_ip", reject: index.RejectOverCapacity,
+			message: "this address sends more requests a second than are allowed it; come back after Retry-After"},
+		index.DimensionRate: {status: 429, code: "over_capacity", reason: "limits.rps", reject: index.RejectOverCapacity,
+			message: "all clients together send more requests a second than are allowed; come back after Retry-After"},
+	}
 	errLaneFull = &refusal{status: 429, code: "over_capacity", reject: index.RejectOverCapacity,
 		message: verdicts[index.Busy].message}
 	errPanic = &refusal{status: 500, code: "internal", reject: index.RejectInternal,

@@ -50,7 +50,7 @@ var promised = []struct {
 	{"breaker_state", "gauge", []string{"stage=" + stages}},
 	{"amnesia_mode", "gauge", []string{"status=disabled enabled"}},
 	{"pq_enabled", "gauge", nil},
-	{"quota_exhaustions_total", "counter", []string{"dimension=providers resolves"}},
+	{"quota_exhaustions_total", "counter", []string{"dimension=providers resolves rps_per_ip rps"}},
 	{"bus_lagged_total", "counter", nil},
 	{"config_reloads_total", "counter", []string{"result=failed ok"}},
 

@@ -10,7 +10,6 @@ import (
 var (
 	stageNames    = []string{"cache", "db", "dht", "write"}
 	amnesiaStates = []string{"enabled", "disabled"}
-	quotas        = []string{"resolves", "providers"}
 )
 
 func zero() float64             { return 0 }
@@ -170,7 +169,10 @@ func enterHouse(b *book, s Sources) {
 		mode.gauge(zero, state)
 	}
 	b.gauges("pq_enabled", "1 when post-quantum key exchange is on.").gauge(zero)
-	zeros(b.counters("quota_exhaustions_total", "Requests refused by a quota, by dimension.", "dimension"), quotas)
+	over := b.counters("quota_exhaustions_total", "Requests refused by a rate or a quota, by dimension.", "dimension")
+	for d := range index.Dimensions {
+		over.count(&s.Net.Quota[d], d.String())
+	}
 	reloads := b.counters("config_reloads_total", "Reloads of the configuration, by result.", "result")
 	reloads.count(&s.Reloads.OK, "ok")
 	reloads.count(&s.Reloads.Failed, "failed")
@@ -191,12 +193,6 @@ func enterHouse(b *book, s Sources) {
 	held := b.gauges("readiness_key_held", "1 for each condition of readiness that holds.", "key")
 	for k := range keyCount {
 		held.gauge(func() float64 { return flag(s.Ready.Snapshot().holds(k)) }, k.String())
-	}
-}
-
-func zeros(f *family, values []string) {
-	for _, v := range values {
-		f.counter(none, v)
 	}
 }
 

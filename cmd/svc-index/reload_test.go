@@ -28,7 +28,7 @@ func openReloading(t *testing.T, s seams, set ...string) *reloading {
 	h := &reloading{path: filepath.Join(dir, "svc-index.toml")}
 	h.write("")
 	in := config.Input{File: h.path, Set: append([]string{
-		"listen=127.0.0.1:0", "admin=127.0.0.1:0", "data_dir=" + filepath.Join(dir, "data"), "cache.bytes=4MiB", "limits.max_conns=2000",
+		"listen=127.0.0.1:0", "admin=127.0.0.1:0", "data_dir=" + filepath.Join(dir, "data"), "cache.bytes=4MiB",
 	}, set...)}
 	cfg, err := config.Load(in)
 	if err != nil {
