@@ -44,6 +44,7 @@ func (c Config) check(nofile int) error {
 		c.checkLimits(),
 		c.checkStages(),
 		c.checkKnobs(),
+		c.checkAmnesia(),
 		c.checkWatch(),
 		c.checkDHT(),
 		c.checkTime(),
@@ -326,6 +327,30 @@ func oneOf(key, is string, of []string) []error {
 	return []error{fmt.Errorf("%s = %q: expected one of: %s", key, is, strings.Join(of, ", "))}
 }
 
+// amnesiaMin is what a store in memory needs to work at all: journals, tables,
+// and room to write them anew.
+const amnesiaMin = 16 << 20
+
+// checkAmnesia holds amnesia to its word: nothing is written after start.
+func (c Config) checkAmnesia() (bad []error) {
+	if !c.Amnesia.Enabled {
+		return nil
+	}
+	if c.Amnesia.Bytes < amnesiaMin {
+		bad = append(bad, fmt.Errorf("amnesia.bytes = %v: expected at least %v", c.Amnesia.Bytes, Bytes(amnesiaMin)))
+	}
+	for _, w := range []struct {
+		key string
+		on  bool
+	}{{"audit.enabled", c.Audit.Enabled}, {"watch.dumps", c.Watch.Dumps}} {
+		if w.on {
+			bad = append(bad, fmt.Errorf("%s = true and amnesia.enabled = true: the one writes files, the other promises that none "+
+				"is written after start; set %s = false", w.key, w.key))
+		}
+	}
+	return bad
+}
+
 // checkTime holds the slices to the budgets they are cut from.
 func (c Config) checkTime() (bad []error) {
 	s := c.Stages
@@ -347,12 +372,17 @@ func (c Config) checkMemory(nofile int) []error {
 	conns := l.conns(nofile)
 	// In floats, which cannot wrap: a sum that does would pass.
 	sum := float64(conns)*float64(l.HeadBytes) + float64(l.BufferedBytes) + float64(c.Cache.Bytes) + memoryOverhead
+	records := ""
+	if c.Amnesia.Enabled {
+		sum += float64(c.Amnesia.Bytes)
+		records = fmt.Sprintf("amnesia.bytes %v, ", c.Amnesia.Bytes)
+	}
 	if sum <= memoryAllowed {
 		return nil
 	}
 	return []error{fmt.Errorf("memory wanted is %.0f MiB (%d connections x limits.head_bytes %v, limits.buffered_bytes %v, "+
-		"cache.bytes %v, %v for all else), over the %v allowed: lower cache.bytes, limits.buffered_bytes or limits.max_conns",
-		sum/(1<<20), conns, l.HeadBytes, l.BufferedBytes, c.Cache.Bytes, Bytes(memoryOverhead), Bytes(memoryAllowed))}
+		"cache.bytes %v, %s%v for all else), over the %v allowed: lower cache.bytes, limits.buffered_bytes or limits.max_conns",
+		sum/(1<<20), conns, l.HeadBytes, l.BufferedBytes, c.Cache.Bytes, records, Bytes(memoryOverhead), Bytes(memoryAllowed))}
 }
 
 // checkDescriptors holds the number of files to a share of the limit. "auto"

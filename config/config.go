@@ -102,6 +102,7 @@ type Quota struct {
 // Amnesia keeps everything in memory and forgets it.
 type Amnesia struct {
 	Enabled       bool     `toml:"enabled"`
+	Bytes         Bytes    `toml:"bytes"`
 	PurgeInterval Duration `toml:"purge_interval"`
 }
 
@@ -241,9 +242,10 @@ func Defaults() Config {
 			NegTTL:   Duration(5 * time.Second),
 			StaleFor: Duration(10 * time.Minute),
 		},
-		Audit: Audit{Enabled: true},
-		DB:    DB{Sync: true, MinFree: 64 << 20, RefreshAfter: Duration(60 * time.Second)},
-		Rank:  Rank{RegionBias: 0.5, FreshnessHalfLife: Duration(time.Hour)},
+		Audit:   Audit{Enabled: true},
+		Amnesia: Amnesia{Bytes: 32 << 20},
+		DB:      DB{Sync: true, MinFree: 64 << 20, RefreshAfter: Duration(60 * time.Second)},
+		Rank:    Rank{RegionBias: 0.5, FreshnessHalfLife: Duration(time.Hour)},
 		DHT: DHT{
 			Mode: DHTClient, Prefix: "/svc-index", Alpha: 3, Beta: 2, Hedge: Duration(150 * time.Millisecond), HedgeJitter: 0.2, HedgeBudget: 0.1,
 		},

@@ -126,6 +126,7 @@ func (c *Config) keys() []key {
 			{"log.format", &c.Log.Format, "", "form of log lines: text or json"},
 
 			{"amnesia.enabled", &c.Amnesia.Enabled, "", "keep everything in memory, wipe it at shutdown, write no file after start"},
+			{"amnesia.bytes", &c.Amnesia.Bytes, "", "with amnesia, the memory records may take, beyond which writes are refused with 507"},
 			{"amnesia.purge_interval", &c.Amnesia.PurgeInterval, "", "with amnesia, how often the cache and what is left of it in memory are wiped; 0: only at shutdown"},
 		})
 }

@@ -100,6 +100,18 @@ func New(opt Options, pages *Pages, resolver index.Resolver) (*Server, error) {
 	return s, nil
 }
 
+// Forget has every loop let go of the buffers it keeps for later: they hold
+// answers of before.
+func (s *Server) Forget() {
+	s.eachLoop(func(l *loop) {
+		_ = l.el.Execute(context.Background(), gnet.RunnableFunc(func(context.Context) error {
+			clear(l.free)
+			l.free = nil
+			return nil
+		}))
+	})
+}
+
 // Counts returns the live counters.
 func (s *Server) Counts() *index.NetCounts { return s.counts }
 

@@ -134,6 +134,9 @@ func TestWhatIsNotBuiltIsZero(t *testing.T) {
 			continue
 		}
 		for _, s := range f.series {
+			if s.labels["status"] == "disabled" { // amnesia: then that is the mode in force
+				continue
+			}
 			if s.value != 0 {
 				t.Errorf("%s%v = %v with nothing behind it", s.name, s.labels, s.value)
 			}

@@ -8,12 +8,10 @@ import (
 
 // The label values that no type of package index names.
 var (
-	stageNames    = []string{"cache", "db", "dht", "write"}
-	amnesiaStates = []string{"enabled", "disabled"}
+	stageNames = []string{"cache", "db", "dht", "write"}
 )
 
 func zero() float64             { return 0 }
-func none() uint64              { return 0 }
 func seconds() scale            { return newScale(index.LatencyBounds[:], 1) }
 func milliseconds() scale       { return newScale(index.LatencyBounds[:], 1e3) }
 func known[T any](v T) func() T { return func() T { return v } }
@@ -164,10 +162,9 @@ func enterDHT(b *book, c *index.DHTCounts) {
 
 // enterHouse enters what belongs to no room.
 func enterHouse(b *book, s Sources) {
-	mode := b.gauges("amnesia_mode", "1 for the mode in force; 0 for both where amnesia is not built.", "status")
-	for _, state := range amnesiaStates {
-		mode.gauge(zero, state)
-	}
+	mode := b.gauges("amnesia_mode", "1 for the mode in force.", "status")
+	mode.gauge(known(flag(s.Amnesia)), "enabled")
+	mode.gauge(known(flag(!s.Amnesia)), "disabled")
 	b.gauges("pq_enabled", "1 when post-quantum key exchange is on.").gauge(zero)
 	over := b.counters("quota_exhaustions_total", "Requests refused by a rate or a quota, by dimension.", "dimension")
 	for d := range index.Dimensions {

@@ -26,6 +26,7 @@ type Sources struct {
 	DHT       *index.DHTCounts
 	Bus       func() (lagged uint64)
 	Reloads   *index.ReloadCounts
+	Amnesia   bool
 	Guard     index.Guard                            // judges /events and /backup; nil: nobody may
 	Events    func() (<-chan index.Event, func())    // /events: what changes from now on, and how to end that
 	Backup    func(context.Context, io.Writer) error // /backup

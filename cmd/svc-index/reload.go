@@ -48,6 +48,7 @@ func rows(st *config.Stages) []stages.Row {
 // restart can do.
 func (h *house) tune(c *config.Config) []error {
 	h.dial.Turn(tuning(c))
+	h.purge.tune(c)
 	return h.line.Tune(rows(&c.Stages)...)
 }
 

@@ -25,6 +25,7 @@ import (
 //	RIG_DB_LEAK=1024     every read of the database keeps so many bytes for ever
 //	RIG_NET=SEED         a fake network is the dht stage
 //	RIG_BOOM=name:x      a look-up of this key panics in the database stage
+//	RIG_LINGER=1         a server that has forgotten everything says so, and waits for SIGUSR2
 //	RIG_INLINE=1         the cache has no queue: hits are looked up on the event loops
 func rigSeams(log *slog.Logger) seams {
 	s := seams{store: func(inner index.Store) index.Store { return newRigStore(inner, log) }}
@@ -38,11 +39,22 @@ func rigSeams(log *slog.Logger) seams {
 	return s
 }
 
+// atEnd waits to be looked at.
+func atEnd(log *slog.Logger) {
+	if os.Getenv("RIG_LINGER") == "" {
+		return
+	}
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGUSR2)
+	log.Info("rig: all is forgotten")
+	<-c
+}
+
 // A rigStore is a slow disk, or one that hangs.
 type rigStore struct {
 	inner  index.Store
 	delay  time.Duration
-	frozen atomic.Int64 // until when, unix ns
+	frozen *atomic.Int64 // until when, unix ns; apart, or the one who hears signals would hold the store for ever
 	boom   string
 	leak   int
 	mu     sync.Mutex
@@ -50,16 +62,17 @@ type rigStore struct {
 }
 
 func newRigStore(inner index.Store, log *slog.Logger) *rigStore {
-	r := &rigStore{inner: inner, boom: os.Getenv("RIG_BOOM")}
+	r := &rigStore{inner: inner, frozen: new(atomic.Int64), boom: os.Getenv("RIG_BOOM")}
 	r.delay, _ = time.ParseDuration(os.Getenv("RIG_DB_DELAY"))
 	r.leak, _ = strconv.Atoi(os.Getenv("RIG_DB_LEAK"))
 	hang, _ := time.ParseDuration(os.Getenv("RIG_DB_FREEZE"))
 	c := make(chan os.Signal, 1)
 	signal.Notify(c, syscall.SIGUSR1)
+	frozen := r.frozen
 	go func() {
 		for range c {
 			log.Info("rig: the database hangs", "for", hang.String())
-			r.frozen.Store(time.Now().Add(hang).UnixNano())
+			frozen.Store(time.Now().Add(hang).UnixNano())
 		}
 	}()
 	return r

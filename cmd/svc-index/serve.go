@@ -34,6 +34,11 @@ start. What is not sound changes nothing.`,
 			if err != nil {
 				return err
 			}
+			if cfg.Amnesia.Enabled {
+				if err := forgetful(); err != nil {
+					return err
+				}
+			}
 			sig := make(chan os.Signal, 2)
 			signal.Notify(sig, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 			defer signal.Stop(sig)
@@ -67,12 +72,16 @@ func serve(r *reloader, log *slog.Logger, sig <-chan os.Signal, out io.Writer) e
 	log.Info("draining", "signal", got.String(), "limit", limit.String())
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	closed := make(chan error, 1)
+	gone, closed := h.store.Released(), make(chan error, 1)
 	go func() { closed <- h.close(ctx) }()
 	for {
 		select {
 		case err := <-closed:
 			log.Info("closed", "err", err)
+			if cfg.Amnesia.Enabled {
+				r.forget(gone)
+				atEnd(log)
+			}
 			return err
 		case s := <-sig:
 			if s != syscall.SIGHUP {

@@ -54,6 +54,7 @@ type house struct {
 	keeper   *audit.Keeper    // nil: no audit
 	store    *leveldb.DB
 	cache    *ram.Cache
+	purge    *purge // nil: nothing is forgotten before the end
 	tasks    *stages.Tasks
 	line     *stages.Pipeline
 	front    index.Resolver // of the event loops: line
@@ -107,7 +108,7 @@ func build(cfg config.Config, log *slog.Logger, s seams) (h *house, err error) {
 	h.guard = auth.NewGuard(h.ring, nodeID)
 	h.store, err = leveldb.Open(leveldb.Options{
 		Path: cfg.DBPath(), Sync: cfg.DB.Sync, MinFree: int64(cfg.DB.MinFree), Log: log, Integrity: integrity,
-		Audit: cfg.Audit.Enabled,
+		Audit: cfg.Audit.Enabled, Memory: memory(&cfg),
 	})
 	if err != nil {
 		return h, err
@@ -232,7 +233,7 @@ func (h *house) open(gens *index.Generations, pages *netio.Pages, integrity *ind
 	}
 	h.admin = telemetry.New(telemetry.Sources{
 		Rooms: h.line.Stats, Net: h.server.Counts(), Cache: h.cache.Counts(), CacheSize: h.cache.Len,
-		Lookups: h.line.Counts(), Integrity: integrity, Bus: h.bus.Lagged, Reloads: &h.reloads, Ready: h.ready,
+		Lookups: h.line.Counts(), Integrity: integrity, Bus: h.bus.Lagged, Reloads: &h.reloads, Amnesia: cfg.Amnesia.Enabled, Ready: h.ready,
 		Version: versionDoc{"svc-index", version, commit, runtime.Version(), nodeID},
 		Stages:  h.extra, Audit: h.audited, Guard: h.guard, Events: h.bus.Subscribe, Backup: h.backup,
 		Stalls: stalls, Watch: func() any { return h.watch.Status() }, Recording: h.watch.Recording,
@@ -254,6 +255,7 @@ func (h *house) open(gens *index.Generations, pages *netio.Pages, integrity *ind
 			return err
 		}
 	}
+	h.purge = startPurge(func() { h.cache.Purge(); h.server.Forget() }, cfg, h.log)
 	h.ready.Set(telemetry.ListenersBound, nil)
 	return nil
 }
@@ -382,6 +384,7 @@ func (h *house) close(ctx context.Context) error {
 	}
 	h.bus.Close()
 	h.listener.Wait()
+	h.purge.close()
 	if h.cache != nil {
 		h.cache.Close()
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"sync"
 
@@ -27,10 +28,11 @@ type engine struct {
 	mu sync.RWMutex
 
 	// Immutable.
-	db     *goleveldb.DB
-	files  *files
-	found  inspection // what was there before
-	damage error      // met while opening; nil: none
+	db       *goleveldb.DB
+	files    *files
+	released chan struct{} // closed when nobody holds db any more
+	found    inspection    // what was there before
+	damage   error         // met while opening; nil: none
 
 	format byte // of the store; 0: a new one. Belongs to the writer once open
 }
@@ -67,11 +69,15 @@ func engineOptions(readOnly bool) *opt.Options {
 // openEngine locks the directory, inspects it and, when nothing is wrong,
 // opens it. The tally is that of the last batch.
 func (d *DB) openEngine(readOnly bool) (*engine, tally, error) {
-	stor, err := openFiles(d.opt.Path, readOnly)
-	if err != nil {
+	e := &engine{files: &files{dir: d.opt.Path, log: d.log, stat: &d.fileStats, failed: d.fileFailed, memory: d.memory}}
+	var stor storage.Storage
+	var err error
+	if d.memory != nil {
+		stor = d.memory
+	} else if stor, err = openFiles(d.opt.Path, readOnly); err != nil {
 		return nil, tally{}, err
 	}
-	e := &engine{files: &files{Storage: stor, dir: d.opt.Path, log: d.log, stat: &d.fileStats, failed: d.fileFailed}}
+	e.files.Storage = stor
 	t, err := e.open(d.opt.Path, readOnly, d.opt.wrap)
 	if err != nil {
 		return nil, tally{}, errors.Join(err, stor.Close())
@@ -80,22 +86,9 @@ func (d *DB) openEngine(readOnly bool) (*engine, tally, error) {
 }
 
 func (e *engine) open(dir string, readOnly bool, wrap func(storage.Storage) storage.Storage) (t tally, err error) {
-	if e.found, err = inspect(dir); err != nil {
-		return t, explain(dir, err)
-	}
-	if err := e.found.err(dir); err != nil {
-		return t, err
-	}
-	if !readOnly {
-		for _, name := range e.found.leftover {
-			if err := os.Remove(filepath.Join(dir, name)); err != nil {
-				return t, explain(dir, err)
-			}
-		}
-	}
-	if !readOnly {
-		if err := unmarkClean(dir); err != nil {
-			return t, explain(dir, err)
+	if e.files.memory == nil {
+		if err := e.inspect(dir, readOnly); err != nil {
+			return t, err
 		}
 	}
 	if wrap != nil {
@@ -104,10 +97,34 @@ func (e *engine) open(dir string, readOnly bool, wrap func(storage.Storage) stor
 	if e.db, err = openSafely(e.files, engineOptions(readOnly)); err != nil {
 		return t, explain(dir, err)
 	}
+	e.released = make(chan struct{})
+	runtime.AddCleanup(e.db, func(released chan struct{}) { close(released) }, e.released)
 	if t, err = e.checkTally(dir); err != nil {
 		return t, errors.Join(err, e.db.Close())
 	}
 	return t, nil
+}
+
+// inspect looks at what is in the directory, before goleveldb changes it.
+func (e *engine) inspect(dir string, readOnly bool) (err error) {
+	if e.found, err = inspect(dir); err != nil {
+		return explain(dir, err)
+	}
+	if err := e.found.err(dir); err != nil {
+		return err
+	}
+	if readOnly {
+		return nil
+	}
+	for _, name := range e.found.leftover {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil {
+			return explain(dir, err)
+		}
+	}
+	if err := unmarkClean(dir); err != nil {
+		return explain(dir, err)
+	}
+	return nil
 }
 
 // openSafely opens, and survives the damage that makes goleveldb panic.

@@ -26,9 +26,10 @@ import (
 //   - nobody else can read them.
 type files struct {
 	storage.Storage
-	dir  string
-	log  *slog.Logger
-	stat *fileStats
+	dir    string
+	log    *slog.Logger
+	stat   *fileStats
+	memory *memory // what they are in, if not on disk
 	// failed is told of each journal or MANIFEST that failed. It must not block.
 	failed func(*files, error)
 }
@@ -154,6 +155,9 @@ func (f *files) Log(line string) {
 // Create implements storage.Storage.
 func (f *files) Create(fd storage.FileDesc) (storage.Writer, error) {
 	w, err := f.Storage.Create(fd)
+	if err == nil && f.memory != nil {
+		return &file{Writer: w, fd: fd, files: f}, nil
+	}
 	if err == nil {
 		err = errors.Join(os.Chmod(filepath.Join(f.dir, fd.String()), fileMode), syncDir(f.dir))
 		if err == nil {
@@ -169,6 +173,9 @@ func (f *files) Rename(from, to storage.FileDesc) error {
 	if err := f.Storage.Rename(from, to); err != nil {
 		return f.fail(to, err)
 	}
+	if f.memory != nil {
+		return nil
+	}
 	if err := syncDir(f.dir); err != nil {
 		return f.fail(to, err)
 	}
@@ -179,6 +186,9 @@ func (f *files) Rename(from, to storage.FileDesc) error {
 func (f *files) SetMeta(fd storage.FileDesc) error {
 	if err := f.Storage.SetMeta(fd); err != nil {
 		return f.fail(fd, err)
+	}
+	if f.memory != nil {
+		return nil
 	}
 	for _, name := range [...]string{"CURRENT", "CURRENT.bak"} {
 		if err := os.Chmod(filepath.Join(f.dir, name), fileMode); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -25,6 +25,7 @@ type Options struct {
 	Path      string                 // directory; made 0700, its files 0600
 	Sync      bool                   // db.sync. False loses acknowledged writes with the power
 	MinFree   int64                  // db.min_free: bytes of free disk below which writes are Full; 0: off
+	Memory    int64                  // most bytes of a store that is never on disk, beyond which writes are Full; 0: it is on disk
 	Now       func() time.Time       // nil: time.Now
 	Log       *slog.Logger           // nil: discard
 	Integrity *index.IntegrityCounts // nil: own
@@ -43,6 +44,7 @@ type DB struct {
 	now       func() time.Time
 	integrity *index.IntegrityCounts
 	space     *space
+	memory    *memory   // nil: on disk
 	born      time.Time // the origin of our monotonic times
 
 	// The ways to the writer.
@@ -118,6 +120,11 @@ func newDB(o Options) (*DB, error) {
 		audited:  make(chan struct{}, 1),
 		quit:     make(chan struct{}),
 		backoff:  backoffMin,
+	}
+	if o.Memory > 0 {
+		d.memory = newMemory()
+		d.space.any = true
+		d.opt.MinFree, d.space.free = memoryLeft, func(string) (int64, error) { return o.Memory - d.memory.bytes(), nil }
 	}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
@@ -201,10 +208,22 @@ func (d *DB) Close() error {
 	return err
 }
 
+// Released returns a channel that is closed once a closed store is out of memory,
+// or would be if it were not on disk. goleveldb keeps what it held for up to a
+// second after its close, and the collector has to come by.
+func (d *DB) Released() <-chan struct{} {
+	if e := d.engine.Load(); e != nil {
+		return e.released
+	}
+	none := make(chan struct{})
+	close(none)
+	return none
+}
+
 // markClosed leaves the mark of a good end. A store that does not sync has
 // none: what the mark promises might reach the disk before what it speaks of.
 func (d *DB) markClosed() {
-	if !d.opt.Sync || d.ReadOnly() {
+	if !d.opt.Sync || d.ReadOnly() || d.memory != nil {
 		return
 	}
 	if err := markClean(d.opt.Path); err != nil {

@@ -83,7 +83,9 @@ func (d *DB) engineStats(s *Stats) {
 
 // measure takes the figures of the disk.
 func (d *DB) measure() {
-	if n, err := dirBytes(d.opt.Path, ""); err == nil {
+	if d.memory != nil {
+		d.bytes.Store(d.memory.bytes())
+	} else if n, err := dirBytes(d.opt.Path, ""); err == nil {
 		d.bytes.Store(n)
 	}
 	if n, err := d.space.left(); err == nil {
@@ -93,6 +95,9 @@ func (d *DB) measure() {
 
 // journalBytes is what a reopening has to write again.
 func (d *DB) journalBytes() int64 {
+	if d.memory != nil {
+		return 0 // it is memory already
+	}
 	n, _ := dirBytes(d.opt.Path, ".log")
 	return n
 }

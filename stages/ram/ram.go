@@ -29,7 +29,7 @@ type Options struct {
 type Cache struct {
 	opt    Options
 	gens   *index.Generations
-	free   *freecache.Cache
+	free   atomic.Pointer[freecache.Cache]
 	start  time.Time
 	clock  secondsClock
 	counts index.CacheCounts
@@ -56,7 +56,7 @@ func New(opt Options, gens *index.Generations) *Cache {
 		done: make(chan struct{}), ended: make(chan struct{}),
 	}
 	c.clock.at.Store(1)
-	c.free = freecache.NewCacheCustomTimer(opt.Bytes, &c.clock)
+	c.Purge()
 	c.reads.New = func() any {
 		r := &read{cache: c}
 		r.visit = r.take
@@ -86,11 +86,15 @@ func (c *Cache) Close() {
 	<-c.ended
 }
 
+// Purge forgets everything: what was kept lies in memory that nobody holds any
+// more. freecache's own Clear would leave every octet where it is.
+func (c *Cache) Purge() { c.free.Store(freecache.NewCacheCustomTimer(c.opt.Bytes, &c.clock)) }
+
 // Counts returns the live counters.
 func (c *Cache) Counts() *index.CacheCounts { return &c.counts }
 
 // Len returns how many entries are kept, expired ones included.
-func (c *Cache) Len() int64 { return c.free.EntryCount() }
+func (c *Cache) Len() int64 { return c.free.Load().EntryCount() }
 
 // Get implements index.Store. A page is appended to j.Answer.Page; an asker
 // with parameters of his own gets the whole provider set instead. A known
@@ -119,7 +123,7 @@ func (c *Cache) get(j *index.Job, stale bool) error {
 	r.job, r.stale, r.err = j, stale, index.Missing
 	r.now = c.now(j, stale)
 	var kb [keySize]byte
-	_ = c.free.GetFn(appendKey(kb[:0], j.Hash, j.Ask, j.Format), r.visit)
+	_ = c.free.Load().GetFn(appendKey(kb[:0], j.Hash, j.Ask, j.Format), r.visit)
 	err := r.err
 	r.job = nil
 	c.reads.Put(r)
@@ -226,9 +230,9 @@ func (c *Cache) PutIf(j *index.Job) bool {
 	// freecache counts whole seconds from a clock ticked once a second; the
 	// entry's own times are the ones that count.
 	var room [entryRoom]byte // Set copies
-	if err := c.free.Set(key, e.append(room[:0]), int(stale/time.Second)+2); err != nil {
+	if err := c.free.Load().Set(key, e.append(room[:0]), int(stale/time.Second)+2); err != nil {
 		c.counts.TooLarge.Add(1)
-		c.free.Del(key) // a refused Set leaves the old value standing
+		c.free.Load().Del(key) // a refused Set leaves the old value standing
 		return false
 	}
 	c.counts.Stored.Add(1)
@@ -240,7 +244,7 @@ func (c *Cache) Forget(hash uint64, _ *index.Key) {
 	var kb [keySize]byte
 	for ask := index.AskResolve; ask <= index.AskManifest; ask++ {
 		for _, f := range []index.Format{index.JSON, index.CBOR} {
-			c.free.Del(appendKey(kb[:0], hash, ask, f))
+			c.free.Load().Del(appendKey(kb[:0], hash, ask, f))
 		}
 	}
 }

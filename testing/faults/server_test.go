@@ -26,6 +26,8 @@ type options struct {
 	set    []string // --set
 	nofile int      // limit on descriptors; 0: as we have
 	cpu    int      // the one processor it may use, counted from 1; 0: any
+	args   []string // more of them
+	under  []string // the command that runs the server; nil: none
 }
 
 // A server is a running svc-index process.
@@ -52,8 +54,10 @@ func start(t *testing.T, o options) *server {
 	for _, s := range append([]string{"cache.bytes=16MiB"}, o.set...) {
 		args = append(args, "--set", s)
 	}
+	args = append(args, o.args...)
 	s := &server{t: t, dir: o.dir, cpu: o.cpu, gone: make(chan struct{}), log: filepath.Join(t.TempDir(), "log")}
-	s.cmd = exec.Command(binary, args...)
+	line := append(append(o.under, binary), args...)
+	s.cmd = exec.Command(line[0], line[1:]...)
 	if o.nofile > 0 {
 		limited := fmt.Sprintf(`ulimit -n %d && exec "$0" "$@"`, o.nofile)
 		s.cmd = exec.Command("sh", append([]string{"-c", limited, binary}, args...)...)
