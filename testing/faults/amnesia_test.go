@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/rand"
+	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -121,16 +122,28 @@ func TestFaultAmnesiaForgets(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i, word := range strings.Fields(string(text)) {
-			if len(word) > 40 {
-				canaries[fmt.Sprintf("word %d of %s", i, file)] = word
+			if len(word) <= 40 {
+				continue
+			}
+			canaries[fmt.Sprintf("word %d of %s", i, file)] = word
+			for _, decode := range []func(string) ([]byte, error){hex.DecodeString, base64.RawURLEncoding.DecodeString, base64.StdEncoding.DecodeString} {
+				if raw, err := decode(word); err == nil && len(raw) >= 32 {
+					canaries[fmt.Sprintf("the key in word %d of %s", i, file)] = string(raw[len(raw)-32:]) // PKCS#8 has its key at the end
+				}
 			}
 		}
 	}
 	found := s.search(canaries)
-	for _, what := range []string{"a manifest", "a name", "an address"} {
-		if found[what] == 0 {
+	keys := 0
+	for what, n := range found {
+		if strings.HasPrefix(what, "the key") {
+			keys += n
+		} else if !strings.HasPrefix(what, "word") && what != "the token" && n == 0 {
 			t.Errorf("while it serves, %s is not to be found: the search proves nothing", what)
 		}
+	}
+	if keys == 0 {
+		t.Error("while it serves, no key is to be found: the search proves nothing")
 	}
 	rendered := map[string]string{"an answer": `"key":"name:name-` + mark + `"`}
 	s.await("the purge to forget what was rendered", func() bool { return s.search(rendered)["an answer"] == 0 })
