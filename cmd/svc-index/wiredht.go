@@ -28,7 +28,7 @@ func (h *house) joinDHT(key ed25519.PrivateKey, integrity *index.IntegrityCounts
 	h.dht.node, err = kaddht.Open(kaddht.Options{
 		Key: key, Server: d.Mode == "server", Listen: d.Listen, Bootstrap: d.Bootstrap, Prefix: d.Prefix, AllowPrivate: d.AllowPrivate,
 		Alpha: d.Alpha, Beta: d.Beta, Hedge: time.Duration(d.Hedge), Jitter: d.HedgeJitter, HedgeBudget: d.HedgeBudget,
-		Path: h.cfg.DHTPath(), Trusted: h.trust.TrustedKeys, Verify: auth.VerifyName, Calm: h.dhtCalm,
+		Path: h.dhtPath(), Trusted: h.trust.TrustedKeys, Verify: auth.VerifyName, Calm: h.dhtCalm,
 		Counts: &h.dht.counts, Integrity: integrity, Log: h.log,
 	})
 	if err != nil {
@@ -42,6 +42,14 @@ func (h *house) joinDHT(key ed25519.PrivateKey, integrity *index.IntegrityCounts
 	})
 	h.log.Info("dht: a node of the network", "id", h.dht.node.ID(), "mode", d.Mode, "addrs", h.dht.node.Addrs(), "bootstrap", len(d.Bootstrap))
 	return nil
+}
+
+// dhtPath is where the records of others are kept: nowhere, if nothing may be.
+func (h *house) dhtPath() string {
+	if h.cfg.Amnesia.Enabled {
+		return ""
+	}
+	return h.cfg.DHTPath()
 }
 
 // announce begins to tell the network what the store holds.
