@@ -121,6 +121,39 @@ func TestEveryPromiseHasAnAlert(t *testing.T) {
 	}
 }
 
+// TestEveryAlertHasItsSectionInTheRunbook holds the links of the rules to the
+// headings of the page they lead to.
+func TestEveryAlertHasItsSectionInTheRunbook(t *testing.T) {
+	rules, err := os.ReadFile("rules/svc-index.rules.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile("../docs/runbook.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sections := map[string]bool{}
+	for line := range strings.Lines(string(page)) {
+		if title, ok := strings.CutPrefix(line, "## "); ok {
+			sections[strings.ToLower(strings.TrimSpace(title))] = true
+		}
+	}
+	links := 0
+	for line := range strings.Lines(string(rules)) {
+		_, anchor, ok := strings.Cut(strings.TrimSpace(line), "docs/runbook.md#")
+		if !ok {
+			continue
+		}
+		links++
+		if !sections[anchor] {
+			t.Errorf("docs/runbook.md has no section %s, to which an alert leads", anchor)
+		}
+	}
+	if links < strings.Count(string(rules), "- alert: ") {
+		t.Errorf("%d alerts, %d links to the runbook", strings.Count(string(rules), "- alert: "), links)
+	}
+}
+
 // TestPromtoolTakesTheRules is what make rules does, where promtool is.
 func TestPromtoolTakesTheRules(t *testing.T) {
 	promtool, err := exec.LookPath("promtool")

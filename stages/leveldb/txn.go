@@ -9,15 +9,15 @@ import (
 // A txn is a batch being built. It reads through itself, so that the second
 // mutation of a key in one batch meets the first. Only the writer has one.
 type txn struct {
-	e       *engine
-	now     int64 // unix seconds
-	ops     []op
-	at      map[string]int // key -> its op
-	tally   tally
-	mark    index.AuditMark
-	changes int    // rows noted
-	buf     []byte // a frame being made
-	heals   []index.CID
+	e            *engine
+	now          int64 // unix seconds
+	ops          []op
+	at           map[string]int // key -> its op
+	tally        tally
+	mark, marked index.AuditMark // how far the audit goes, with this batch and before it
+	changes      int             // rows noted
+	buf          []byte          // a frame being made
+	heals        []index.CID
 }
 
 // An op is one row of the batch. A nil payload deletes.
@@ -27,7 +27,7 @@ type op struct {
 }
 
 func (t *txn) begin(e *engine, last tally, mark index.AuditMark, now int64) {
-	t.e, t.tally, t.mark, t.now = e, last, mark, now
+	t.e, t.tally, t.mark, t.marked, t.now = e, last, mark, mark, now
 	clear(t.ops)
 	clear(t.at)
 	t.ops, t.heals = t.ops[:0], t.heals[:0]
@@ -69,8 +69,12 @@ func (t *txn) note(key, payload []byte) {
 	t.ops = append(t.ops, op{k, payload})
 }
 
-// seal adds the batch's own number, last, when the rows are known.
+// seal adds how far the audit goes, and the batch's own number, last, when the
+// rows are known.
 func (t *txn) seal() {
+	if t.mark != t.marked {
+		t.put([]byte(keyAudit), appendMark(nil, &t.mark))
+	}
 	if t.e.format != format {
 		t.put([]byte(keyFormat), []byte{format})
 		t.e.format = format // a write that fails takes the engine with it
