@@ -152,6 +152,7 @@ func (s *Stage) keys(at string) []key {
 // live are the keys and tables that a reload changes under way. All others
 // need a restart: somebody has taken them at start, and does not look again.
 var live = []string{
+	"dht.alpha", "dht.beta", "dht.hedge", "dht.hedge_jitter", "dht.hedge_budget",
 	"limits", "quota", "budget", "stages", "cache.ttl", "cache.neg_ttl", "cache.stale_for",
 	"rank", "log.level", "amnesia.purge_interval",
 }

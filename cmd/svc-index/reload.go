@@ -49,6 +49,7 @@ func rows(st *config.Stages) []stages.Row {
 func (h *house) tune(c *config.Config) []error {
 	h.dial.Turn(tuning(c))
 	h.purge.tune(c)
+	h.tuneDHT(&c.DHT)
 	return h.line.Tune(rows(&c.Stages)...)
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"svcindex/auth"
+	"svcindex/config"
 	"svcindex/index"
 	"svcindex/stages/kaddht"
 	"svcindex/telemetry"
@@ -42,6 +43,15 @@ func (h *house) joinDHT(key ed25519.PrivateKey, integrity *index.IntegrityCounts
 	})
 	h.log.Info("dht: a node of the network", "id", h.dht.node.ID(), "mode", d.Mode, "addrs", h.dht.node.Addrs(), "bootstrap", len(d.Bootstrap))
 	return nil
+}
+
+// tuneDHT changes how eagerly the network is asked.
+func (h *house) tuneDHT(d *config.DHT) {
+	if h.dht.node != nil {
+		h.dht.node.Tune(kaddht.Hedging{
+			Alpha: d.Alpha, Beta: d.Beta, After: time.Duration(d.Hedge), Jitter: d.HedgeJitter, Budget: d.HedgeBudget,
+		})
+	}
 }
 
 // dhtPath is where the records of others are kept: nowhere, if nothing may be.

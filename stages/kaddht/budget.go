@@ -23,6 +23,13 @@ type budget struct {
 	at    int64 // the step that is counted in now
 }
 
+// set changes the share.
+func (b *budget) set(share float64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.share = share
+}
+
 // charge counts requests that were sent.
 func (b *budget) charge(plain, extra int, now time.Time) {
 	b.mu.Lock()

@@ -2,7 +2,6 @@ package kaddht
 
 import (
 	"context"
-	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -54,6 +53,8 @@ type report struct {
 
 	verdict verdict
 	search  *search
+
+	hedging *Hedging // under which it began
 }
 
 // A call is one request of a look-up.
@@ -76,16 +77,16 @@ func (n *Node) look(ctx context.Context, q *question) *report {
 	if err != nil {
 		return &report{Verdict: unreachable.String(), verdict: unreachable}
 	}
-	began := n.now()
-	rep, slowAt := &report{At: began, What: q.what.String()}, n.stall()
-	s := newSearch(q.key, n.self, n.opt.Alpha, q.rule, func(p peer.ID) grade { return n.memory.grade(p, began, slowAt) })
+	began, h := n.now(), n.hedging.Load()
+	rep, slowAt := &report{At: began, What: q.what.String(), hedging: h}, n.stallOf(h)
+	s := newSearch(q.key, n.self, h.Alpha, q.rule, func(p peer.ID) grade { return n.memory.grade(p, began, slowAt) })
 	rep.search = s
 	s.offer(1, n.near(s.target))
 
 	ctx, cancel := context.WithCancel(ctx)
 	calls := make(chan call, q.rule.sends)
 	out := make(map[*candidate]time.Time, 8)
-	timer := time.NewTimer(n.patience())
+	timer := time.NewTimer(n.patience(h))
 	var winner *candidate
 	for ctx.Err() == nil {
 		for c := s.next(); c != nil; c = s.next() {
@@ -101,19 +102,19 @@ func (n *Node) look(ctx context.Context, q *question) *report {
 			delete(out, got.c)
 			if n.land(s, q, rep, got) {
 				winner = got.c
-				timer.Reset(n.patience())
+				timer.Reset(n.patience(h))
 			}
 		case <-timer.C:
-			if rep.Fired < hedgeWaves && s.pick() != nil && n.mayHedge() {
-				s.widen(n.opt.Beta)
+			if rep.Fired < hedgeWaves && s.pick() != nil && n.mayHedge(h) {
+				s.widen(h.Beta)
 				rep.Fired++
 			}
 			for c, since := range out {
-				if c.state == asked && time.Since(since) >= 2*n.opt.Hedge {
+				if c.state == asked && time.Since(since) >= 2*h.After {
 					s.passOver(c)
 				}
 			}
-			timer.Reset(n.patience())
+			timer.Reset(n.patience(h))
 		case <-ctx.Done():
 		}
 	}
@@ -124,7 +125,7 @@ func (n *Node) look(ctx context.Context, q *question) *report {
 		rep.note(call{Peer: c.id, Hop: c.hop, Hedge: c.hedge, Took: took, How: "cancelled"})
 		switch {
 		case s.answers == 0:
-		case took >= max(4*n.opt.Hedge, hangAfter):
+		case took >= max(4*h.After, hangAfter):
 			n.memory.failed(c.id, n.now())
 		default:
 			n.memory.waited(c.id, took, n.now())
@@ -142,16 +143,6 @@ func (n *Node) seeds(target place) []heard {
 		hs[i].id = id
 	}
 	return hs
-}
-
-// patience is how long a look-up waits for progress before it asks more:
-// dht.hedge, or four times what answers usually take where that is less.
-func (n *Node) patience() time.Duration {
-	return time.Duration(float64(n.stall()) * (1 + n.opt.Jitter*(2*rand.Float64()-1)))
-}
-
-func (n *Node) stall() time.Duration {
-	return min(n.opt.Hedge, max(4*n.pace.usual(), patienceMin))
 }
 
 // patienceMin is the least a look-up waits: below it, what looks like a slow
@@ -174,14 +165,6 @@ func (p *pace) saw(took time.Duration) {
 	} else {
 		p.ns.Store(is - step/4)
 	}
-}
-
-func (n *Node) mayHedge() bool {
-	if n.opt.Beta <= 0 || !n.opt.Calm() || !n.budget.allow(n.opt.Beta, n.now()) {
-		return false
-	}
-	n.budget.charge(0, n.opt.Beta, n.now())
-	return true
 }
 
 // call asks one peer. The answer comes through a channel that has room for all
@@ -255,7 +238,7 @@ func (n *Node) close(s *search, rep *report, winner *candidate) {
 	rep.verdict, rep.Verdict = v, v.String()
 	satisfied := v == enough || v == complete
 	rep.Won = rep.Fired > 0 && satisfied && winner != nil && winner.hedge
-	n.budget.charge(s.sent-s.hedged, max(s.hedged-rep.Fired*n.opt.Beta, 0), now)
+	n.budget.charge(s.sent-s.hedged, max(s.hedged-rep.Fired*rep.hedging.Beta, 0), now)
 	n.count(rep, satisfied)
 	n.recent.add(rep)
 	if s.answers == 0 {

@@ -102,6 +102,7 @@ type Node struct {
 	// Shared, each a value of its own.
 	memory   *memory
 	budget   *budget
+	hedging  atomic.Pointer[Hedging] // in force
 	recent   *recent
 	profiles *profiles
 	pace     pace         // of answers
@@ -163,9 +164,6 @@ func newNode(o Options) (*Node, error) {
 	if o.BucketSize == 0 {
 		n.opt.BucketSize = 20
 	}
-	if o.Hedge <= 0 {
-		n.opt.Beta, n.opt.Hedge = 0, time.Hour
-	}
 	if o.Calm == nil {
 		n.opt.Calm = func() bool { return true }
 	}
@@ -192,8 +190,9 @@ func newNode(o Options) (*Node, error) {
 		n.bootstrap = append(n.bootstrap, *ai)
 	}
 	n.memory = newMemory()
-	n.pace.ns.Store(int64(n.opt.Hedge / 4))
-	n.budget = &budget{share: o.HedgeBudget}
+	n.budget = new(budget)
+	n.Tune(Hedging{o.Alpha, o.Beta, o.Hedge, o.Jitter, o.HedgeBudget})
+	n.pace.ns.Store(int64(n.hedging.Load().After / 4))
 	n.recent = newRecent(o.Recent)
 	n.profiles = newProfiles()
 	n.vault = newVault()
