@@ -115,14 +115,18 @@ func (k *Keeper) Close() error {
 func (k *Keeper) run() {
 	wait := time.NewTimer(0) // what an earlier run has left
 	defer wait.Stop()
-	for {
+	for due := true; ; {
 		select {
 		case <-k.quit:
 			return
 		case <-k.src.Audited():
-			wait.Reset(k.opt.Linger)
+			if !due { // or a stream of writes would put the round off for ever
+				due = true
+				wait.Reset(k.opt.Linger)
+			}
 			continue
 		case <-wait.C:
+			due = false
 		}
 		if err := k.round(); err != nil {
 			k.Faults.Add(1)
@@ -130,6 +134,7 @@ func (k *Keeper) run() {
 				k.said = err.Error()
 				k.opt.Log.Error("audit: entries wait in the store; they are not lost, but writes end when too many wait", "dir", k.opt.Dir, "err", err)
 			}
+			due = true
 			wait.Reset(retryIn)
 			continue
 		}
@@ -353,6 +358,9 @@ func tail(path string) (end position, whole int64, err error) {
 		line, err := r.ReadSlice('\n')
 		if err == io.EOF {
 			return end, whole, nil
+		}
+		if errors.Is(err, bufio.ErrBufferFull) {
+			err = errLine // no line of ours is so long: zeros after a power cut, or somebody's hand
 		}
 		if err != nil {
 			return end, 0, fmt.Errorf("%s: %w", path, err)

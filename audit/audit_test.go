@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -389,6 +390,59 @@ func TestARestoredStoreBeginsAFileOfItsOwn(t *testing.T) {
 }
 
 // FuzzLine: what is taken for an entry is written the same way.
+// Writes that never pause must reach the files as they come: what waits in the
+// store may only be so much, and then writes end.
+func TestWritesThatNeverPauseAreKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newFakeStore()
+		k, err := Start(Options{Dir: t.TempDir(), Linger: time.Second}, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 100 {
+			s.write(named(i))
+			time.Sleep(100 * time.Millisecond)
+		}
+		if m := s.AuditMark(); m.Last-m.Kept > 20 {
+			t.Errorf("after ten seconds of writes %d of %d entries still wait", m.Last-m.Kept, m.Last)
+		}
+		if err := k.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// A power cut may leave zeros where lines were to be. That is damage to be
+// told, and no reason not to start.
+func TestALongTailOfZerosDoesNotKeepTheServerDown(t *testing.T) {
+	dir, s := t.TempDir(), newFakeStore()
+	s.write(named(0))
+	k := keep(t, dir, s, 0)
+	if err := errors.Join(waitKept(s), k.Close()); err != nil {
+		t.Fatal(err)
+	}
+	names, err := files(dir)
+	if err != nil || len(names) != 1 {
+		t.Fatal(names, err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, names[0]), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.Write(make([]byte, 2*lineMax))
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s.write(named(1))
+	k = keep(t, dir, s, 0)
+	if err := errors.Join(waitKept(s), k.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if r := verify(t, dir, s); r.Sound() {
+		t.Error("and nobody is told of it")
+	}
+}
+
 func FuzzLine(f *testing.F) {
 	m := named(1)
 	e := index.AuditEntry{N: 1, Text: index.AppendAuditText(nil, 1, 1, &m)}
