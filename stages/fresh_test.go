@@ -197,6 +197,22 @@ func TestAStoredNameOfSomebodyNoLongerTrustedIsNoAnswer(t *testing.T) {
 	})
 }
 
+// Whoever held a key that is out could have signed any sequence: the network's
+// word under a key that is in is given out all the same, and is not stored.
+func TestAStoredNameOfSomebodyNoLongerTrustedOutbidsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNook(t, nil)
+		n.put("name:t1", 1000, 0, true)
+		a := n.stored[key(t, "name:t1")]
+		a.Name.Sig = []byte("of somebody else")
+		n.stored[key(t, "name:t1")] = a
+		n.announce("name:t1", 5, "true")
+		if j := n.ask("name:t1"); j.Result != index.OK || j.Answer.Name.Seq != 5 || j.Answer.From != index.FromDHT {
+			t.Errorf("got %v, seq %d from %v; want the network's 5", j.Result, j.Answer.Name.Seq, j.Answer.From)
+		}
+	})
+}
+
 // A deletion that the network knows of ends what is stored, also when it is
 // past its time and would be served while the network is away.
 func TestADeletionInTheNetworkCounts(t *testing.T) {

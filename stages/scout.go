@@ -66,9 +66,18 @@ func (n *Intake) take(j *index.Job, now int64) error {
 			return index.Down
 		}
 	}
+	heard := *a
 	news, err := n.Stored.Blend(j)
 	if news {
 		n.Keep(m)
+	}
+	if j.Key.IsName() && a.From == index.FromDB && !a.Name.Deleted && n.Verify(&j.Key, &a.Name) != nil {
+		// It was believed when it was stored, and is no more: a sequence under a
+		// key that is out must not outbid the keys that are in.
+		if *a = heard; heard.Name.Deleted {
+			return index.Missing
+		}
+		return nil
 	}
 	if k := index.KindOf(err); k != index.OK && k != index.Missing && !j.Key.IsName() {
 		return nil // what is stored could not look, and has said so: the answer is partial
