@@ -84,6 +84,23 @@ func TestTheHighestSequenceStandsWhoeverSaidIt(t *testing.T) {
 	}
 }
 
+// A find that a client puts again, as it is, becomes the client's own: it is told
+// to others, and does not hang on who is trusted to find names.
+func TestAFoundNameThatAClientPutsIsTheClients(t *testing.T) {
+	h := open(t, t.TempDir())
+	h.do(found(signed(putName(t, "name:a", "one", 3))))
+	m := h.do(signed(putName(t, "name:a", "one", 3)))
+	a, err := h.ask(index.AskResolve, "name:a")
+	must(t, err)
+	if m.Err != nil || m.Record.Found || a.Name.Found || a.Name.Seq != 3 {
+		t.Errorf("%v, answered found %v, kept as %+v", m.Err, m.Record.Found, a.Name)
+	}
+	batch := h.tally.Load().Batch
+	if m := h.do(signed(putName(t, "name:a", "one", 3))); m.Err != nil || h.tally.Load().Batch != batch {
+		t.Errorf("the same once more: %v, and it was written", m.Err)
+	}
+}
+
 func TestWhatTheNetworkSaysOfProviders(t *testing.T) {
 	h := open(t, t.TempDir())
 	p := func(id string, seen time.Duration, addr string) index.Provider {

@@ -135,6 +135,10 @@ func (t *txn) putName(m *index.Mutation) error {
 		m.Record = was
 		return nil
 	case m.Name.Seq == was.Seq && sameName(&m.Name, &was):
+		if was.Found { // found before, and now a client's own: to be told, and to be believed as such
+			t.setName(key, &was, m, m.Name)
+			was = m.Name
+		}
 		m.Record = was
 		return nil
 	case m.Name.Seq <= was.Seq:
