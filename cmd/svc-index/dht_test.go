@@ -33,6 +33,14 @@ func openDevnet(t *testing.T, nodes int) *kaddht.Devnet {
 	return d
 }
 
+// A node looks round the network as soon as it is open, before there is a line
+// whose room it could ask for.
+func TestANodeMayHedgeBeforeThereIsALine(t *testing.T) {
+	if h := new(house); !h.dhtCalm() {
+		t.Error("nothing is under way yet, and there is no room for more")
+	}
+}
+
 // in are the settings of a house in the devnet.
 func in(d *kaddht.Devnet, set ...string) []string {
 	return append([]string{

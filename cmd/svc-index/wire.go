@@ -186,6 +186,7 @@ func (h *house) buildLine(gens *index.Generations, pages *netio.Pages, integrity
 		return err
 	}
 	h.tasks.Attach(h.line)
+	h.dht.line.Store(h.line)
 	h.front = h.line
 	if s.front != nil {
 		h.front = s.front(h.line)

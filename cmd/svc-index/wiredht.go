@@ -8,6 +8,7 @@ import (
 	"svcindex/auth"
 	"svcindex/config"
 	"svcindex/index"
+	"svcindex/stages"
 	"svcindex/stages/kaddht"
 	"svcindex/telemetry"
 )
@@ -17,6 +18,7 @@ type dhtPart struct {
 	node   *kaddht.Node // nil: the DHT is switched off
 	herald atomic.Pointer[kaddht.Announcer]
 	counts index.DHTCounts
+	line   atomic.Pointer[stages.Pipeline] // nil until there is one: the node looks round before that
 }
 
 // joinDHT makes this server a node of the network, unless it is switched off.
@@ -87,7 +89,11 @@ func (h *house) announces(size int) bool { return h.dht.node != nil && size <= k
 // half its queue is taken, nor does its breaker try whether the network is
 // back.
 func (h *house) dhtCalm() bool {
-	for _, r := range h.line.Stats() {
+	line := h.dht.line.Load()
+	if line == nil {
+		return true
+	}
+	for _, r := range line.Stats() {
 		if r.Name == "dht" {
 			return r.Breaker == 0 && r.Depth <= r.Capacity/2
 		}

@@ -213,12 +213,21 @@ func (n *Node) land(s *search, q *question, rep *report, got call) bool {
 	return true
 }
 
+// peerIDMax is the longest peer id that is heard: ours have 38 bytes, and a hash
+// of 64 bytes would still fit. Each is remembered and shown, which for one as
+// long as an answer takes seconds and megabytes.
+const peerIDMax = 66
+
 // named returns the peers that an answer names, their addresses as they came:
 // most of them are never asked.
 func named(m *pb.Message) []heard {
-	hs := make([]heard, 0, len(m.GetCloserPeers()))
-	for _, p := range m.GetCloserPeers() {
-		hs = append(hs, heard{peer.ID(p.Id), p.Addrs})
+	ps := m.GetCloserPeers()
+	ps = ps[:min(len(ps), heardMax)]
+	hs := make([]heard, 0, len(ps))
+	for _, p := range ps {
+		if len(p.GetId()) <= peerIDMax {
+			hs = append(hs, heard{peer.ID(p.GetId()), p.GetAddrs()})
+		}
 	}
 	return hs
 }

@@ -141,7 +141,10 @@ func Open(o Options) (n *Node, err error) {
 	if n.host, err = newHost(o.Key, n.policy, listen); err != nil {
 		return nil, err
 	}
-	return n, n.start()
+	if err := n.start(); err != nil {
+		return nil, err
+	}
+	return n, nil
 }
 
 // start joins the network upon the host, which it closes if it cannot.

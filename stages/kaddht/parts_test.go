@@ -245,6 +245,34 @@ func TestAVaultSurvivesARestartAndDamageIsLeftOut(t *testing.T) {
 	}
 }
 
+// freely is a disk that looks, at each write, whether others may go on.
+type freely struct {
+	v    *vault
+	held int
+}
+
+func (w *freely) Write(p []byte) (int, error) {
+	if w.v.mu.TryLock() {
+		w.v.mu.Unlock()
+	} else {
+		w.held++
+	}
+	return len(p), nil
+}
+
+func TestADiskThatHangsDoesNotHoldUpThoseWhoAsk(t *testing.T) {
+	v := newVault()
+	for i := range 8 { // more than the buffer
+		if err := v.Put(t.Context(), valueRow(fmt.Sprint("/svcm/", i)), make([]byte, 200<<10)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := &freely{v: v}
+	if err := v.write(w); err != nil || w.held > 0 {
+		t.Errorf("%v; %d writes to the disk held the records", err, w.held)
+	}
+}
+
 func flipFile(t *testing.T, path string) {
 	t.Helper()
 	b, err := os.ReadFile(path)

@@ -1,10 +1,12 @@
 package kaddht
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"testing"
 
+	pb "github.com/libp2p/go-libp2p-kad-dht/pb"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"pgregory.net/rapid"
 )
@@ -136,6 +138,21 @@ func TestALiarIsNotHeardOutAndNobodyIsNamedTwice(t *testing.T) {
 		if c.id == id(1) && c.state != answered {
 			t.Error("who has answered is to be asked again")
 		}
+	}
+}
+
+// What an answer names is remembered and shown: a liar must not choose how much
+// that is.
+func TestWhatIsHeardOfOneAnswerIsBounded(t *testing.T) {
+	m := &pb.Message{CloserPeers: []*pb.Message_Peer{{Id: bytes.Repeat([]byte{1}, 1<<20)}, nil, {Id: []byte("fit")}}}
+	if hs := named(m); len(hs) != 2 || hs[1].id != "fit" {
+		t.Errorf("%d peers are heard, want the two with an id of a size", len(hs))
+	}
+	for i := range 5000 {
+		m.CloserPeers = append(m.CloserPeers, &pb.Message_Peer{Id: []byte(id(i))})
+	}
+	if hs := named(m); len(hs) > heardMax || cap(hs) > heardMax {
+		t.Errorf("%d peers are heard of one answer, at most %d count", len(hs), heardMax)
 	}
 }
 

@@ -342,24 +342,35 @@ func (v *vault) save(path string) error {
 		return err
 	}
 	defer os.Remove(f.Name()) // gone by then if all went well
+	if err = errors.Join(v.write(f), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
+// write writes what there is now. A disk that hangs must not hold up those who
+// ask, so nothing is written under the lock: a record never changes, it is only
+// replaced.
+func (v *vault) write(f io.Writer) error {
+	v.mu.Lock()
+	rows := make([]*row, 0, len(v.rows))
+	for _, r := range v.rows {
+		rows = append(rows, r)
+	}
+	v.mu.Unlock()
 	h := index.NewHash()
 	w := bufio.NewWriterSize(io.MultiWriter(f, h), 256<<10)
 	_, _ = w.WriteString(vaultMagic)
-	v.mu.Lock()
-	for _, r := range v.rows {
+	for _, r := range rows {
 		var n [2 * binary.MaxVarintLen64]byte
 		b := binary.AppendUvarint(binary.AppendUvarint(n[:0], uint64(len(r.key))), uint64(len(r.value)))
 		_, _ = w.Write(b)
 		_, _ = w.WriteString(r.key)
 		_, _ = w.Write(r.value)
 	}
-	v.mu.Unlock()
-	err = w.Flush()
+	err := w.Flush()
 	_, sumErr := f.Write(h.Sum(nil))
-	if err = errors.Join(err, sumErr, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+	return errors.Join(err, sumErr)
 }
 
 // load reads what save wrote. A file that is not whole is left out: the network
