@@ -26,6 +26,10 @@ type Watcher struct {
 // not what its writer meant.
 const settle = 100 * time.Millisecond
 
+// settleMost is how long a directory in which something happens all the time is
+// waited for.
+const settleMost = time.Second
+
 // WatchFile begins to watch. Close ends it.
 func WatchFile(path string) (*Watcher, error) {
 	fs, err := fsnotify.NewWatcher()
@@ -65,15 +69,25 @@ func (w *Watcher) Close() error {
 func (w *Watcher) run(was []byte) {
 	quiet := time.NewTimer(time.Hour)
 	quiet.Stop()
+	restless := time.Time{} // since when something happens; zero: nothing does
+	stir := func() {
+		if restless.IsZero() {
+			restless = time.Now()
+		}
+		if time.Since(restless) < settleMost {
+			quiet.Reset(settle)
+		}
+	}
 	for {
 		select {
 		case <-w.quit:
 			return
 		case <-w.fs.Events:
-			quiet.Reset(settle)
+			stir()
 		case <-w.fs.Errors: // events were lost; look
-			quiet.Reset(settle)
+			stir()
 		case <-quiet.C:
+			restless = time.Time{}
 			now, err := os.ReadFile(w.path)
 			if err != nil || bytes.Equal(now, was) {
 				continue // another file of the directory, or ours is on its way

@@ -55,6 +55,32 @@ func TestAWatcherSeesEveryWayAFileIsReplaced(t *testing.T) {
 	}
 }
 
+func TestARestlessDirectoryDoesNotHideAChange(t *testing.T) {
+	path := file(t, "a = 1\n")
+	w, err := WatchFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if err := os.WriteFile(path, []byte("a = 2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tick := time.NewTicker(settle / 10)
+	defer tick.Stop()
+	for end := time.After(20 * time.Second); ; { // somebody writes a log beside it
+		select {
+		case <-w.Changed():
+			return
+		case <-end:
+			t.Fatal("the change is never seen")
+		case <-tick.C:
+			if err := os.WriteFile(filepath.Join(filepath.Dir(path), "log"), []byte("x"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 func TestThereMayBeNothingToWatch(t *testing.T) {
 	var none *Watcher
 	if none.Changed() != nil || none.Close() != nil {
