@@ -99,7 +99,9 @@ func run(args []string) error {
 		b.span = time.Second
 		b.command += " QUICK=1"
 	}
-	if b.rounds == 0 {
+	if b.rounds > 0 {
+		b.command += fmt.Sprintf(" ROUNDS=%d", b.rounds)
+	} else {
 		b.rounds = map[bool]int{true: 1, false: 5}[b.quick]
 	}
 	if *which != strings.Join(names, ",") {
