@@ -117,7 +117,7 @@ func (b *bench) writes(ctx context.Context, s *Section) error {
 	var ratios, rates, bareRates, sizes, us, busy, bareUs []float64
 	rounds := min(b.rounds, 3)
 	for round := range rounds {
-		w, err := b.acknowledged(ctx, keys)
+		w, err := b.acknowledged(ctx, keys, nil)
 		if err != nil {
 			return err
 		}
@@ -158,8 +158,9 @@ type written struct {
 	mean    float64 // records in a batch
 }
 
-// acknowledged writes keys over HTTP into a fresh server.
-func (b *bench) acknowledged(ctx context.Context, keys int) (w written, err error) {
+// acknowledged writes keys over HTTP into a fresh server. during, if given, is
+// called when it begins.
+func (b *bench) acknowledged(ctx context.Context, keys int, during func(*server)) (w written, err error) {
 	dir := filepath.Join(b.dir, "written")
 	w.dir = dir
 	srv, err := b.ours("ours", filepath.Join(b.bin, "svc-index"), dir, nil, together)
@@ -169,6 +170,9 @@ func (b *bench) acknowledged(ctx context.Context, keys int) (w written, err erro
 	before, err := cpuOf(srv.pid())
 	if err != nil {
 		return w, err
+	}
+	if during != nil {
+		during(srv)
 	}
 	from := time.Now()
 	_, _, err = b.run(ctx, together.asks, 1, filepath.Join(b.bin, "svc-index"), "loadgen", "--server", "http://"+srv.addr,

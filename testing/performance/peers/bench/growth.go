@@ -13,27 +13,15 @@ import (
 	"time"
 )
 
-// growth measures how the cost of a hit grows with the work.
-func (b *bench) growth(ctx context.Context, s *Section) error {
-	s.Samples = Samples{}
-	rounds := b.rounds
-	defer func() { b.rounds = rounds }()
-	b.rounds = max(rounds/3, 1)
-	for _, f := range []func(context.Context, *Section) error{b.moreKeys, b.moreConns, b.longerHeads} {
-		if err := f(ctx, s); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // moreKeys asks for few keys and for many, all of them in the cache.
 func (b *bench) moreKeys(ctx context.Context, s *Section) error {
+	defer b.fewerRounds()()
 	dir, n, err := b.million(ctx)
 	if err != nil {
 		return err
 	}
-	srv, err := b.ours("ours", filepath.Join(b.bin, "svc-index"), dir, nil, apart, fmt.Sprintf("cache.bytes=%d", max(n*1500, 64<<20)))
+	srv, err := b.ours("ours", filepath.Join(b.bin, "svc-index"), dir, nil, apart, fmt.Sprintf("cache.bytes=%d", max(n*1000, 64<<20)),
+		"limits.max_conns=300", "limits.buffered_bytes=64MiB") // what they might take is the cache's
 	if err != nil {
 		return err
 	}
@@ -65,7 +53,7 @@ func (b *bench) moreKeys(ctx context.Context, s *Section) error {
 			b.log("%d/%d %s keys: %s", round+1, b.rounds, thousands(int64(k)), sample.line("ours"))
 		}
 	}
-	s.Samples["keys"] = m
+	s.Samples = Samples{"keys": m}
 	var c Curve
 	t := Table{Title: "CPU a hit, as keys grow (one core, 64 connections, uniform)", Head: []string{"keys", "CPU us a request", "requests/s"}}
 	for _, k := range sizes {
@@ -149,6 +137,7 @@ func (b *bench) longerHeads(ctx context.Context, s *Section) error {
 
 // curve measures our server and fasthttp at each size.
 func (b *bench) curve(ctx context.Context, s *Section, name, x string, sizes []int, at func(n int) (asking, []string)) error {
+	defer b.fewerRounds()()
 	servers := []string{"ours", "fasthttp"}
 	sizes = b.thinned(sizes)
 	var settings []setting
@@ -179,4 +168,12 @@ func (b *bench) thinned(sizes []int) []int {
 		return sizes
 	}
 	return []int{sizes[0], sizes[len(sizes)/2], sizes[len(sizes)-1]}
+}
+
+// fewerRounds has a curve measured less often than a goal: it has many points.
+// The function it returns undoes it.
+func (b *bench) fewerRounds() func() {
+	rounds := b.rounds
+	b.rounds = max(rounds/3, 1)
+	return func() { b.rounds = rounds }
 }

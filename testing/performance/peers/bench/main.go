@@ -67,7 +67,9 @@ func parts() []part {
 		{"writes", "Durable writes", (*bench).writes},
 		{"idle", "Idle connections", (*bench).idle},
 		{"profile", "Where the time goes", (*bench).profile},
-		{"growth", "As the work grows", (*bench).growth},
+		{"keys", "As keys grow", (*bench).moreKeys},
+		{"conns", "As connections grow", (*bench).moreConns},
+		{"heads", "As heads grow", (*bench).longerHeads},
 	}
 }
 

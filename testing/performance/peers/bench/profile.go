@@ -27,10 +27,13 @@ var layers = []layer{
 	{"system call: write", []string{"unix.Write", "syscall.Write", "syscall.write", "unix.Writev", "io.Writev"}},
 	{"system call: read", []string{"unix.Read", "syscall.Read", "syscall.read"}},
 	{"system call: epoll_wait", []string{"netpoll.epollWait", "unix.EpollWait", "netpoll.EpollWait"}},
+	{"system call: fsync", []string{"syscall.Fsync", "syscall.fsync", "unix.Fsync", "unix.Fdatasync", "poll.(*FD).Fsync"}},
 	{"system calls, others", []string{"syscall.Syscall", "syscall.RawSyscall", "syscall.syscall", "runtime/syscall"}},
 	{"the head parsed", []string{"netio.parseHead", "netio.readTarget", "netio.(*head)", "netio.head", "netio.target", "netio.nextLine", "netio.field", "netio.decode", "index.ParseKey", "index.parse", "netio.accept", "netio.(*conn).accept", "netio.(*request)", "netio.(*conn).describe", "netio.(*conn).readHead", "netio.valueEnd", "netio.targetEnd", "netio.validHost", "index.checkName"}},
 	{"allocating and collecting", []string{"runtime.mallocgc", "runtime.gcBgMarkWorker", "runtime.gcAssist", "runtime.bgsweep", "runtime.growslice", "runtime.newobject", "runtime.scanobject", "runtime.gcDrain", "runtime.memclrNoHeap"}},
 	{"the cache", []string{"coocood/freecache", "stages/ram", "cespare/xxhash"}},
+	{"capabilities", []string{"svcindex/auth", "macaroon", "crypto/"}},
+	{"JSON", []string{"encoding/json", "fxamacker/cbor"}},
 	{"digests", []string{"zeebo/blake3"}},
 	{"rendering", []string{"netio.(*slot)", "netio.patch", "netio.(*flight)", "netio.(*corrIDs)", "netio.harmless", "oklog/ulid", "netio.append"}},
 	{"staging: lane, worker, tick", []string{"svcindex/stages.", "svcindex/queue.", "netio.(*loop)", "panjf2000/ants", "index.(*Job)"}},
@@ -115,39 +118,61 @@ func (b *bench) profile(ctx context.Context, s *Section) error {
 		if err != nil {
 			return err
 		}
-		taken := make(chan []byte, 1)
-		go func() {
-			_, body := srv.get(fmt.Sprintf("/debug/pprof/profile?seconds=%d", seconds))
-			taken <- body
-		}()
+		taken := profiled(srv, seconds)
 		sample, err := watch(ctx, srv, how.ask)
 		raw := <-taken
 		b.stop(srv)
 		if err != nil {
 			return err
 		}
-		p, err := profile.Parse(bytes.NewReader(raw))
-		if err != nil {
-			return fmt.Errorf("the profile of %s: %w", how.name, err)
-		}
-		total, by, leaves := shares(p)
-		s.Tables = append(s.Tables, shareTable(how.name, sample, total, by), leafTable(how.name, total, leaves))
-		if err := os.MkdirAll(s.out.captures, 0o755); err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(s.out.captures, how.file), raw, 0o644); err != nil {
+		if err := s.keep(how.name, how.file, raw, sample.CPU); err != nil {
 			return err
 		}
 	}
-	return nil
+	return b.profileWrites(ctx, s, seconds)
 }
 
-func shareTable(name string, s Sample, total int64, by map[string]int64) Table {
+// profileWrites takes a profile of durable writes by 64 writers.
+func (b *bench) profileWrites(ctx context.Context, s *Section, seconds int) error {
+	keys := 4_000 * seconds // more than it can take in that time
+	var taken chan []byte
+	w, err := b.acknowledged(ctx, keys, func(srv *server) { taken = profiled(srv, seconds) })
+	if err != nil {
+		return err
+	}
+	return s.keep("durable writes, 64 writers, both cores; a request is a record", "writes.pb.gz", <-taken, w.cpu*1e6/float64(3*keys))
+}
+
+// profiled asks a server for a CPU profile of the next seconds.
+func profiled(srv *server, seconds int) chan []byte {
+	taken := make(chan []byte, 1)
+	go func() {
+		_, body := srv.get(fmt.Sprintf("/debug/pprof/profile?seconds=%d", seconds))
+		taken <- body
+	}()
+	return taken
+}
+
+// keep writes a profile among the captures, and what it says into the report.
+func (s *Section) keep(name, file string, raw []byte, us float64) error {
+	p, err := profile.Parse(bytes.NewReader(raw))
+	if err != nil {
+		return fmt.Errorf("the profile of %s: %w", name, err)
+	}
+	total, by, leaves := shares(p)
+	s.Tables = append(s.Tables, shareTable(name, us, total, by), leafTable(name, total, leaves))
+	if err := os.MkdirAll(s.out.captures, 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(s.out.captures, file), raw, 0o644)
+}
+
+func shareTable(name string, us float64, total int64, by map[string]int64) Table {
 	t := Table{Title: "Whose the time is: " + name, Head: []string{"layer", "share", "us a request"}}
 	for _, l := range layers {
 		if v := by[l.name]; v > 0 {
 			share := float64(v) / float64(total)
-			t.Rows = append(t.Rows, []string{l.name, fmt.Sprintf("%.1f %%", 100*share), fmt.Sprintf("%.2f", share*s.CPU)})
+			t.Rows = append(t.Rows, []string{l.name, fmt.Sprintf("%.1f %%", 100*share), fmt.Sprintf("%.2f", share*us)})
 		}
 	}
 	return t

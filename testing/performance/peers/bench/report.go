@@ -78,7 +78,7 @@ func (s *Section) plot(name string, p Plot) error {
 type output struct{ doc, dir, json, captures string }
 
 func newOutput(root string, quick bool) *output {
-	docs, captures := filepath.Join(root, "docs"), filepath.Join(root, "profiles", "captures")
+	docs, captures := filepath.Join(root, "docs"), filepath.Join(root, "profiles", "captures", "peers")
 	if quick {
 		docs = filepath.Join(root, "bin", "bench-peers", "quick")
 		captures = docs

@@ -18,8 +18,13 @@ type scratch struct{ found, text [answer.Room]byte }
 func main() { answer.Run(serve) }
 
 func serve(shelf *answer.Shelf, l net.Listener) error {
+	s := &fasthttp.Server{NoDefaultServerHeader: true, Handler: handler(shelf)}
+	return s.Serve(l)
+}
+
+func handler(shelf *answer.Shelf) fasthttp.RequestHandler {
 	pool := sync.Pool{New: func() any { return new(scratch) }}
-	s := &fasthttp.Server{NoDefaultServerHeader: true, Handler: func(c *fasthttp.RequestCtx) {
+	return func(c *fasthttp.RequestCtx) {
 		key, ok := bytes.CutPrefix(c.Path(), []byte(answer.Path))
 		if !ok {
 			c.Error("no such path", fasthttp.StatusNotFound)
@@ -46,6 +51,5 @@ func serve(shelf *answer.Shelf, l net.Listener) error {
 		h.Set("Vary", answer.Vary)
 		h.Set("Cache-Control", answer.CacheControl)
 		c.Response.SetBody(hit.Body)
-	}}
-	return s.Serve(l)
+	}
 }
