@@ -30,7 +30,7 @@ type bench struct {
 	scale       float64 // of all durations
 	hold        time.Duration
 	report      string
-	stage       string  // of slo-report: find, hold, write; "": all three
+	stage       string  // of slo-report: find, hold, halves, write; "": all three
 	profile     string  // the only one of slo-report; "": all
 	runs        int     // of the generator so far
 	rateHeld    float64 // instead of what was found; 0: that
@@ -54,7 +54,7 @@ func main() {
 	flag.Float64Var(&b.scale, "scale", 1, "of every duration in a scenario: 0.2 to try one out")
 	flag.DurationVar(&b.hold, "hold", 10*time.Minute, "slo-report: how long the rated load has to hold")
 	flag.StringVar(&b.report, "out", "docs/slo-report.md", "slo-report: the file to write")
-	flag.StringVar(&b.stage, "stage", "", "slo-report: only find the rated load, only hold it, or only write what was found")
+	flag.StringVar(&b.stage, "stage", "", "slo-report: only find the rated load, only hold it, only its halves (misses, hits, nginx), or only write what was found")
 	flag.StringVar(&b.profile, "profile", "", "slo-report: only this profile")
 	flag.Float64Var(&b.rateHeld, "rate", 0, "slo-report: hold this rate instead of the one found")
 	flag.Parse()

@@ -353,8 +353,11 @@ func networkFigures(m map[string]float64) map[string]float64 {
 		out["dht_hops_p99"] = bucketOf(m, "index_dht_hops_bucket", 0.99*n)
 	}
 	win, lose, tie := m[`dht_hedged_requests_total{result="win"}`], m[`dht_hedged_requests_total{result="lose"}`], m[`dht_hedged_requests_total{result="tie"}`]
-	if all := win + lose + tie; all > 0 {
-		out["hedged"], out["hedge_win_rate"] = all, win/all
+	if win+lose+tie > 0 {
+		out["hedged"] = win + lose + tie
+	}
+	if win+lose > 0 { // of a key that is nowhere neither wave can win
+		out["hedge_win_rate"] = win / (win + lose + tie)
 	}
 	return out
 }

@@ -89,8 +89,13 @@ type rating struct {
 	MissRate float64
 	Nginx    []rung
 	NginxMax float64
-	Hold     *rung
-	HeldFor  time.Duration
+	Holds    []hold
+}
+
+// A hold is a rate that was kept up for long.
+type hold struct {
+	rung
+	For time.Duration
 }
 
 const (
@@ -100,6 +105,7 @@ const (
 	belowFound = 0.95
 	growth     = 2
 	rateStart  = 8000
+	rateLeast  = 100
 	rateEnd    = 400_000
 )
 
@@ -156,7 +162,7 @@ func rungOf(r *loadgen.Report, before, after lab.Usage, rate float64, p95 time.D
 	breach(u.P95 >= float64(p95.Microseconds()), "p95 %s", micro(u.P95))
 	breach(u.Error >= errorMax, "errors %.3g %%", 100*u.Error)
 	breach(u.Shed >= shedMax, "throttled %.3g %%", 100*u.Shed)
-	breach(u.CPU >= cpuMax, "processor %.0f %%", 100*u.CPU)
+	breach(u.CPU >= cpuMax, "processor %.1f %%", 100*u.CPU)
 	breach(u.MemoryMiB >= memoryMax, "memory %.0f MiB", u.MemoryMiB)
 	breach(float64(u.Files) >= filesMax*float64(u.FilesMax), "descriptors %d of %d", u.Files, u.FilesMax)
 	breach(withHits && u.Hit <= hitMin, "hit ratio %.3f", u.Hit)
@@ -195,7 +201,7 @@ func (b *bench) climb(ctx context.Context, t target, p95 time.Duration, withHits
 		}
 		best = rate
 	}
-	for bad-best > fineness*bad && best > 0 {
+	for bad-best > fineness*bad && bad > rateLeast {
 		held, err := try((best + bad) / 2)
 		if err != nil {
 			return rungs, best, err
@@ -231,7 +237,7 @@ func (b *bench) sloReport(ctx context.Context) (exit int, err error) {
 			return exitBroken, fmt.Errorf("profile %s: %w", s.Profile, err)
 		}
 	}
-	if b.stage == "find" || b.stage == "hold" {
+	if b.stage == "find" || b.stage == "hold" || b.stage == "halves" {
 		return 0, nil
 	}
 	return b.writeReport(ctx)
@@ -261,7 +267,7 @@ func (b *bench) rate(ctx context.Context, s setup) (err error) {
 		return err
 	}
 	r := &rating{Setup: s, Started: id.Started, Version: id.Version, Go: id.Go, Host: id.Host}
-	if b.stage == "hold" {
+	if b.stage == "hold" || b.stage == "halves" {
 		if r, err = b.readRating(s.Profile); err != nil {
 			return err
 		}
@@ -303,6 +309,12 @@ func (b *bench) rateServer(ctx context.Context, server *lab.Server, r *rating) (
 	warm := []string{"--server", server.URL(), "--rate", "8000", "--duration", b.scaled(warmFor).String()}
 	if _, err := lab.Load(ctx, b.binary, b.client, append(strings.Fields(s.mixed()), warm...)...); err != nil {
 		return err
+	}
+	if b.stage == "halves" {
+		if err := b.halves(ctx, ask, server, r); err != nil {
+			return err
+		}
+		return b.writeRating(r)
 	}
 	if b.stage != "hold" {
 		if r.Mixed, r.Rated, err = b.climb(ctx, ask("mixed", s.mixed()), s.P95, true); err != nil {
@@ -382,7 +394,7 @@ func (b *bench) holdIt(ctx context.Context, t target, server *lab.Server, r *rat
 	}
 	u.IntegrityFailures = lab.Sum(m, "index_integrity_fail_total")
 	u.NegativesServed = lab.Sum(m, "index_negative_served_after_write_total")
-	r.Hold, r.HeldFor = &u, b.hold
+	r.Holds = append(r.Holds, hold{u, b.hold})
 	fmt.Fprintf(os.Stderr, "held %.0f/s for %v: p50 %s  p95 %s  p99 %s  cpu %.0f %%  hit %.3f  %s\n", u.Rate, b.hold, micro(u.P50), micro(u.P95), micro(u.P99),
 		100*u.CPU, u.Hit, orText(u.Why, "all promises held"))
 	return b.writeRating(r)
