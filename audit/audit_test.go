@@ -326,6 +326,7 @@ func TestVerifyHoldsEntriesToWrites(t *testing.T) {
 	cid := index.CIDKey(index.Sum([]byte("c")))
 	provider := index.Mutation{Op: index.PutProviders, Key: cid, Providers: []index.Provider{{ID: "p", Expires: 1_790_000_100}, {ID: "q", Expires: 1_790_000_000}}}
 	short := index.Mutation{Op: index.PutProviders, Key: cid, Providers: []index.Provider{{ID: "s", Expires: 1_790_000_000}}}
+	heard := index.Mutation{Op: index.PutProviders, Key: cid, Found: true, Who: index.AuditNetwork, Providers: provider.Providers}
 	fact := index.Fact{Op: index.PutName, Key: m.Key, Seq: 1, CID: m.Record.CID}
 	older := fact
 	older.Seq = 0
@@ -342,6 +343,9 @@ func TestVerifyHoldsEntriesToWrites(t *testing.T) {
 		{"deleted, and yet there", []index.Mutation{{Op: index.DeleteName, Key: m.Key, Record: index.NameRecord{Seq: 2}}}, []index.Fact{fact}, "another state"},
 		{"providers", []index.Mutation{provider}, []index.Fact{{Op: index.PutProviders, Key: cid, ID: "p"}, {Op: index.PutProviders, Key: cid, ID: "q"}}, ""},
 		{"a provider gone before its time", []index.Mutation{provider}, []index.Fact{{Op: index.PutProviders, Key: cid, ID: "q"}}, "not in the store"},
+		{"the one of two whose time is over", []index.Mutation{provider}, []index.Fact{{Op: index.PutProviders, Key: cid, ID: "p"}}, ""},
+		{"what the network had and there was no room for", []index.Mutation{heard}, []index.Fact{}, ""},
+		{"what the network had and is there", []index.Mutation{heard}, []index.Fact{{Op: index.PutProviders, Key: cid, ID: "p"}}, ""},
 		{"a provider gone after its time", []index.Mutation{short}, []index.Fact{}, ""},
 		{"a provider nobody put", []index.Mutation{provider}, []index.Fact{{Op: index.PutProviders, Key: cid, ID: "p"}, {Op: index.PutProviders, Key: cid, ID: "q"}, {Op: index.PutProviders, Key: cid, ID: "r"}}, "a write without its entry"},
 		{"a provider that was deleted", []index.Mutation{short, {Op: index.DeleteProvider, Key: cid, ProviderID: "s"}}, []index.Fact{{Op: index.PutProviders, Key: cid, ID: "s"}}, "a write without its entry"},

@@ -48,7 +48,8 @@ type doc struct {
 	Seq   uint64   `json:"seq"`
 	CID   string   `json:"cid"`
 	IDs   []string `json:"ids"`
-	Until int64    `json:"until"`
+	Until int64    `json:"until"`  // of the last of them
+	Each  []int64  `json:"untils"` // of each, where they differ
 }
 
 // A claim is what the entries say of one thing in the end.
@@ -208,8 +209,8 @@ func (v *Verifier) replay(d *doc) {
 	case "delete_name":
 		v.say(d, "n", "", fmt.Sprint(d.Seq), true, 0)
 	case "put_providers":
-		for _, id := range d.IDs {
-			v.say(d, "p", id, "", true, d.Until)
+		for i, id := range d.IDs {
+			v.say(d, "p", id, "", true, d.until(i))
 		}
 	case "delete_provider":
 		for _, id := range d.IDs {
@@ -221,6 +222,18 @@ func (v *Verifier) replay(d *doc) {
 	default:
 		v.Report.find("entry %d is of a kind this program does not know: %q", d.N, d.Op)
 	}
+}
+
+// until returns when provider i may be gone. What the network had is kept only
+// as far as there is room beside what clients put, and may be gone at any time.
+func (d *doc) until(i int) int64 {
+	switch {
+	case d.Who == index.AuditNetwork:
+		return 1
+	case i < len(d.Each):
+		return d.Each[i]
+	}
+	return d.Until
 }
 
 func sum(parts ...string) (s [16]byte) {

@@ -51,8 +51,11 @@ var opNames = [...]string{
 
 func (o Op) String() string { return opNames[o] }
 
-// AuditNode is who writes when nobody asked: the node itself.
-const AuditNode = "node"
+// Who writes when no client asked.
+const (
+	AuditNode    = "node" // the node itself
+	AuditNetwork = "dht"  // the node, what the network had
+)
 
 // AppendAuditText appends entry n for a mutation that was applied at a unix
 // second.
@@ -77,21 +80,39 @@ func AppendAuditText(dst []byte, n uint64, at int64, m *Mutation) []byte {
 		dst = strconv.AppendUint(append(dst, `,"seq":`...), m.Record.Seq, 10)
 		dst = AppendJSONString(append(dst, `,"cid":`...), m.Record.CID.String())
 	case PutProviders:
-		dst = append(dst, `,"ids":[`...)
-		until := int64(0)
-		for i := range m.Providers {
-			if i > 0 {
-				dst = append(dst, ',')
-			}
-			dst = AppendJSONString(dst, m.Providers[i].ID)
-			until = max(until, m.Providers[i].Expires)
-		}
-		dst = strconv.AppendInt(append(dst, `],"until":`...), until, 10)
+		dst = appendAuditProviders(dst, m.Providers)
 	case DeleteProvider:
 		dst = AppendJSONString(append(dst, `,"ids":[`...), m.ProviderID)
 		dst = append(dst, ']')
 	}
 	return dst
+}
+
+// appendAuditProviders appends who was put, and until when: one number if that is
+// the same for all, else one for each.
+func appendAuditProviders(dst []byte, ps []Provider) []byte {
+	dst = append(dst, `,"ids":[`...)
+	alike, until := true, int64(0)
+	for i := range ps {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = AppendJSONString(dst, ps[i].ID)
+		alike = alike && ps[i].Expires == ps[0].Expires
+		until = max(until, ps[i].Expires)
+	}
+	dst = strconv.AppendInt(append(dst, `],"until":`...), until, 10)
+	if alike {
+		return dst
+	}
+	dst = append(dst, `,"untils":[`...)
+	for i := range ps {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = strconv.AppendInt(dst, ps[i].Expires, 10)
+	}
+	return append(dst, ']')
 }
 
 // ChainAudit returns the chain of an entry.

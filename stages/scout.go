@@ -42,7 +42,7 @@ type Intake struct {
 func (n *Intake) take(j *index.Job, now int64) error {
 	a := &j.Answer
 	a.From = index.FromDHT
-	m := &index.Mutation{Key: j.Key, Found: true, Who: "dht"}
+	m := &index.Mutation{Key: j.Key, Found: true, Who: index.AuditNetwork}
 	switch {
 	case j.Ask == index.AskProviders:
 		m.Op, m.Providers = index.PutProviders, presentable(a.Providers, now)
