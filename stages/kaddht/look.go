@@ -226,10 +226,27 @@ func named(m *pb.Message) []heard {
 	hs := make([]heard, 0, len(ps))
 	for _, p := range ps {
 		if len(p.GetId()) <= peerIDMax {
-			hs = append(hs, heard{peer.ID(p.GetId()), p.GetAddrs()})
+			hs = append(hs, heard{peer.ID(p.GetId()), ofSize(p.GetAddrs())})
 		}
 	}
 	return hs
+}
+
+// addrBytesMax is how much the addresses of one peer may take: a look-up keeps
+// them to its end.
+const addrBytesMax = 4 << 10
+
+// ofSize returns the addresses of a peer, or none if they are more than any
+// peer has.
+func ofSize(addrs [][]byte) [][]byte {
+	size := 24 * cap(addrs) // what a slice takes beside its bytes
+	for _, a := range addrs {
+		size += len(a)
+	}
+	if size > addrBytesMax {
+		return nil
+	}
+	return addrs
 }
 
 func (r *report) note(c call) {
@@ -249,7 +266,9 @@ func (n *Node) close(s *search, rep *report, winner *candidate) {
 	rep.Won = rep.Fired > 0 && satisfied && winner != nil && winner.hedge
 	n.budget.charge(s.sent-s.hedged, max(s.hedged-rep.Fired*rep.hedging.Beta, 0), now)
 	n.count(rep, satisfied)
-	n.recent.add(rep)
+	shown := *rep
+	shown.search = nil // whoever looks at it later needs none of the candidates
+	n.recent.add(&shown)
 	if s.answers == 0 {
 		return
 	}

@@ -155,6 +155,19 @@ func TestWhereAnswersAreQuickALookupIsLessPatient(t *testing.T) {
 	})
 }
 
+func TestWhatIsShownOfALookupHoldsNoCandidates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, _, _ := onStage(t, &stage{}, 3)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		r := n.look(ctx, firstOf())
+		n.calls.Wait()
+		if shown := n.recent.list(); len(shown) != 1 || shown[0].search != nil || r.search == nil {
+			t.Errorf("%d look-ups are shown, with their candidates", len(shown))
+		}
+	})
+}
+
 func TestProgressPutsTheHedgeOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := &stage{}

@@ -148,6 +148,10 @@ func TestWhatIsHeardOfOneAnswerIsBounded(t *testing.T) {
 	if hs := named(m); len(hs) != 2 || hs[1].id != "fit" {
 		t.Errorf("%d peers are heard, want the two with an id of a size", len(hs))
 	}
+	m.CloserPeers = []*pb.Message_Peer{{Id: []byte("a"), Addrs: [][]byte{make([]byte, 1<<20)}}, {Id: []byte("b"), Addrs: make([][]byte, 1<<16)}, {Id: []byte("c"), Addrs: [][]byte{make([]byte, 40)}}}
+	if hs := named(m); hs[0].addrs != nil || hs[1].addrs != nil || len(hs[2].addrs) != 1 {
+		t.Errorf("heard are %d, %d and %d addresses; want those of the third", len(hs[0].addrs), len(hs[1].addrs), len(hs[2].addrs))
+	}
 	for i := range 5000 {
 		m.CloserPeers = append(m.CloserPeers, &pb.Message_Peer{Id: []byte(id(i))})
 	}
