@@ -42,3 +42,10 @@ func (g *Generations) Note(hash uint64) Generation {
 
 // Bump marks the key of hash as written.
 func (g *Generations) Bump(hash uint64) { g.at[hash%Stripes].Add(1) }
+
+// BumpAll marks every key as written.
+func (g *Generations) BumpAll() {
+	for i := range g.at {
+		g.at[i].Add(1)
+	}
+}

@@ -31,6 +31,16 @@ func TestABumpIsSeenByItsKeyOnly(t *testing.T) {
 	}
 }
 
+func TestABumpOfAllIsSeenByEveryKey(t *testing.T) {
+	g := NewGenerations()
+	g.BumpAll()
+	for h := range uint64(Stripes) {
+		if g.Note(h) != 1 {
+			t.Fatalf("stripe %d has not moved", h)
+		}
+	}
+}
+
 func TestEveryHashHasAStripe(t *testing.T) {
 	g := NewGenerations()
 	for _, h := range []uint64{0, 1, Stripes - 1, Stripes, 1<<64 - 1} {

@@ -6,6 +6,8 @@ import (
 	"io"
 	"log/slog"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -124,6 +126,9 @@ func (r *reloader) put(changes []config.Change) {
 	for _, err := range r.house.tune(&r.cfg) {
 		r.log.Warn("configuration changed, but not all of it is in force", "err", err)
 		r.waiting = append(r.waiting, err.Error())
+	}
+	if slices.ContainsFunc(changes, func(c config.Change) bool { return c.Live && strings.HasPrefix(c.Key, "rank.") }) {
+		r.house.gens.BumpAll() // or pages that are kept would go on naming who may not be
 	}
 }
 

@@ -104,6 +104,24 @@ func TestAReloadChangesUnderWay(t *testing.T) {
 	}
 }
 
+// A page that is kept was made under the configuration of before: who is denied
+// now must not be in the next answer, whoever asked before.
+func TestWhoIsDeniedIsInNoAnswerAfterTheReload(t *testing.T) {
+	h := openReloading(t, seams{}, "cache.ttl=1h")
+	c := index.Sum([]byte("c"))
+	where := "/providers/" + c.String()
+	h.want(h.do("PUT", where, `{"providers":[{"id":"bad","addr":"/ip4/192.0.2.1"},{"id":"fine","addr":"/ip4/192.0.2.2"}]}`), 200, "")
+	for range 2 { // the second from the cache
+		if a := h.get(where); !strings.Contains(string(a.body), `"bad"`) {
+			t.Fatalf("%s", a.body)
+		}
+	}
+	h.must("[rank]\ndeny = [\"bad\"]\n")
+	if a := h.get(where); a.status != 200 || strings.Contains(string(a.body), `"bad"`) || !strings.Contains(string(a.body), `"fine"`) {
+		t.Errorf("after the reload: %d %s", a.status, a.body)
+	}
+}
+
 func TestABadFileChangesNothing(t *testing.T) {
 	h := openReloading(t, seams{})
 	h.must("[limits]\nbody = \"2KiB\"\n")
