@@ -16,6 +16,7 @@ import (
 const (
 	memoryAllowed  = 1536 << 20 // bytes; what one process may take of a machine
 	memoryOverhead = 384 << 20  // bytes; the store's buffers, stacks, jobs, code, garbage not yet collected
+	memoryDHT      = 192 << 20  // bytes; peers, connections, and the records kept for others when their caps are reached
 
 	fdShare     = 30   // percent of the descriptor limit we may want: acceptance fails badly when it is reached
 	fdConns     = 28   // percent of it that "auto" gives to connections
@@ -372,17 +373,21 @@ func (c Config) checkMemory(nofile int) []error {
 	conns := l.conns(nofile)
 	// In floats, which cannot wrap: a sum that does would pass.
 	sum := float64(conns)*float64(l.HeadBytes) + float64(l.BufferedBytes) + float64(c.Cache.Bytes) + memoryOverhead
-	records := ""
+	other, records := memoryOverhead, ""
 	if c.Amnesia.Enabled {
 		sum += float64(c.Amnesia.Bytes)
 		records = fmt.Sprintf("amnesia.bytes %v, ", c.Amnesia.Bytes)
+	}
+	if c.DHT.Enabled {
+		other += memoryDHT
+		sum += memoryDHT
 	}
 	if sum <= memoryAllowed {
 		return nil
 	}
 	return []error{fmt.Errorf("memory wanted is %.0f MiB (%d connections x limits.head_bytes %v, limits.buffered_bytes %v, "+
 		"cache.bytes %v, %s%v for all else), over the %v allowed: lower cache.bytes, limits.buffered_bytes or limits.max_conns",
-		sum/(1<<20), conns, l.HeadBytes, l.BufferedBytes, c.Cache.Bytes, records, Bytes(memoryOverhead), Bytes(memoryAllowed))}
+		sum/(1<<20), conns, l.HeadBytes, l.BufferedBytes, c.Cache.Bytes, records, Bytes(other), Bytes(memoryAllowed))}
 }
 
 // checkDescriptors holds the number of files to a share of the limit. "auto"

@@ -23,7 +23,7 @@ func TestCheckRefuses(t *testing.T) {
 			[]string{"1.3s", "budget.resolve = 1.2s", "lower a stages.*.slice or raise budget.resolve"}},
 		{"a write slice the client does not wait for", "stages.write.slice=3s", 20000, []string{"limits.write_timeout = 2s"}},
 		{"memory: the sum is said", "cache.bytes=1GiB", 20000,
-			[]string{"memory wanted is 1752 MiB", "5600 connections", "1536MiB allowed", "lower cache.bytes"}},
+			[]string{"memory wanted is 1944 MiB", "5600 connections", "1536MiB allowed", "lower cache.bytes"}},
 		{"memory of connections", "limits.max_conns=5000 limits.head_bytes=1MiB", 20000, []string{"5000 connections", "memory wanted"}},
 		{"memory that would wrap", "limits.buffered_bytes=8000000TiB cache.bytes=8000000TiB", 20000, []string{"memory wanted"}},
 		{"descriptors: all figures are said", "limits.max_conns=6000", 20000,

@@ -183,7 +183,7 @@ func (n *Node) remember() {
 
 // What one peer may have us write.
 const (
-	quotaRate  = 200  // records a second
+	quotaRate  = 400  // records a second
 	quotaBurst = 8192 // and at once: a node that comes back announces all it has
 )
 
