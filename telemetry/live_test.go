@@ -145,7 +145,7 @@ func TestMoreWatchersThanMayBeAreRefused(t *testing.T) {
 
 func TestABrowserGetsThePageWhole(t *testing.T) {
 	s := start(t, Sources{})
-	req, _ := http.NewRequest("GET", "http://"+s.Addr()+"/", nil)
+	req := httptest.NewRequest("GET", "http://"+s.Addr()+"/", nil)
 	req.Header.Set("Accept", "text/html,application/xhtml+xml,*/*;q=0.8")
 	rec := httptest.NewRecorder()
 	s.http.Handler.ServeHTTP(rec, req)

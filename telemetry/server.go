@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -185,7 +186,33 @@ func (s *Server) routes() http.Handler {
 		whole(w, "application/toml", s.src.Config)
 	})
 	profileRoutes(mux, new(contention))
-	return plain(mux)
+	return plain(s.forOperators(mux))
+}
+
+// forOperators refuses what a page of somebody else's makes an operator's
+// browser ask: a name that was made to mean this machine (DNS rebinding), and
+// requests from another site. A listener that others may reach has a name of
+// its own.
+func (s *Server) forOperators(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch site := r.Header.Get("Sec-Fetch-Site"); {
+		case site != "" && site != "none" && site != "same-origin":
+			http.Error(w, "this listener is not for other sites' pages", http.StatusForbidden)
+		case !s.src.AnyAddress && !loopbackName(r.Host):
+			http.Error(w, "expected a Host of this machine, such as 127.0.0.1 or localhost", http.StatusForbidden)
+		default:
+			next.ServeHTTP(w, r)
+		}
+	})
+}
+
+// loopbackName reports whether a Host field names this machine to itself.
+func loopbackName(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	ip := net.ParseIP(strings.Trim(host, "[]"))
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // plain sets what all answers share: they are of the moment, and no browser is

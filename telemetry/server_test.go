@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"strings"
 	"sync"
@@ -115,6 +116,33 @@ func TestEveryPage(t *testing.T) {
 		}
 		if resp.Header.Get("Cache-Control") != "no-store" {
 			t.Errorf("%s: may be kept: %v", tt.why, resp.Header)
+		}
+	}
+}
+
+func TestOthersPagesAreRefused(t *testing.T) {
+	s := start(t, Sources{})
+	for _, tt := range []struct {
+		why, host, site string
+		status          int
+	}{
+		{"an operator's curl", s.Addr(), "", 200},
+		{"an operator's browser", "localhost:9108", "same-origin", 200},
+		{"an address that was typed", "[::1]:9108", "none", 200},
+		{"no port", "127.0.0.1", "", 200},
+		{"a name that was made to mean this machine", "evil.example:9108", "same-origin", 403},
+		{"a page of another site", s.Addr(), "cross-site", 403},
+		{"a page of another port", s.Addr(), "same-site", 403},
+	} {
+		req := httptest.NewRequest("GET", "/healthz", nil)
+		req.Host = tt.host
+		if tt.site != "" {
+			req.Header.Set("Sec-Fetch-Site", tt.site)
+		}
+		rec := httptest.NewRecorder()
+		s.http.Handler.ServeHTTP(rec, req)
+		if rec.Code != tt.status {
+			t.Errorf("%s: %d, want %d", tt.why, rec.Code, tt.status)
 		}
 	}
 }
