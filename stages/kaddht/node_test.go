@@ -70,7 +70,7 @@ func openNode(t testing.TB, d *Devnet, change ...func(*Options)) *Node {
 	})
 	if d != nil {
 		for range 200 {
-			if n.Ready() == nil && n.dht.RoutingTable().Size() >= len(d.nodes)*3/4 {
+			if n.Ready() == nil && n.dht.RoutingTable().Size() >= min(len(d.nodes), 20)*3/4 {
 				return n
 			}
 			time.Sleep(25 * time.Millisecond)
