@@ -186,9 +186,21 @@ func halvesReport(w io.Writer, r *rating) {
 		}
 	}
 	if r.NginxMax > 0 {
-		fmt.Fprintf(w, "\nTo nginx in the same run, each at its highest rate within the same promises: hits %.2f, misses %.2f, the mixed demand %.2f.\n",
-			r.HitRate/r.NginxMax, r.MissRate/r.NginxMax, r.Rated/r.NginxMax)
+		fmt.Fprintf(w, "\nTo nginx in the same run, each at its highest rate within the same promises: hits %.2f, misses %s, the mixed demand %.2f.\n",
+			r.HitRate/r.NginxMax, missRatio(r), r.Rated/r.NginxMax)
 	}
+}
+
+// missRatio is that of misses, or the lowest rate that was tried and broke.
+func missRatio(r *rating) string {
+	if r.MissRate > 0 {
+		return fmt.Sprintf("%.2f", r.MissRate/r.NginxMax)
+	}
+	if len(r.Misses) == 0 {
+		return "not measured"
+	}
+	u := r.Misses[len(r.Misses)-1]
+	return fmt.Sprintf("below %.2f (%s/s broke: %s)", u.Rate/r.NginxMax, thousands(u.Rate), u.Why)
 }
 
 func curve(w io.Writer, r *rating) {
