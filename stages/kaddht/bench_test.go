@@ -355,7 +355,7 @@ func (s *sim) warm(cids []index.CID) {
 // forget lets our clients forget who was slow.
 func (s *sim) forget() {
 	for _, c := range s.clients {
-		c.ours.memory = newMemory()
+		c.ours.memory.forget()
 		c.ours.budget = &budget{share: c.ours.opt.HedgeBudget}
 	}
 }

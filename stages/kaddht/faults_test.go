@@ -118,7 +118,7 @@ func TestNothingThatIsPoisonedIsAccepted(t *testing.T) {
 		for _, liar := range d.nodes {
 			liar.Lie(tt.lie)
 		}
-		n.memory = newMemory()
+		n.memory.forget()
 		j := askFor(tt.ask, tt.key)
 		err := discover(n, j)
 		if err == nil || tt.want != nil && err != tt.want {
@@ -139,6 +139,14 @@ func TestNothingThatIsPoisonedIsAccepted(t *testing.T) {
 	if n.opt.Integrity.DHT.Load() == 0 || n.opt.Counts.Invalid.Load() == 0 {
 		t.Error("what was refused is not counted")
 	}
+}
+
+// forget makes every peer a stranger again, also to calls that are on their way.
+func (m *memory) forget() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	clear(m.of)
+	m.order.Init()
 }
 
 func TestAReplayedOlderSequenceLosesToTheNewer(t *testing.T) {
