@@ -54,7 +54,7 @@ rm -rf data/second
 other=$!
 set +m
 echo
-echo "A second server, $second, has an empty database. It asks the network (X-Index-Source: dht):"
+echo "A second server, $second, has an empty database. It asks the network (X-Index-Source: dht) and keeps what it found (then: db):"
 for _ in $(seq 300); do curl -sf "$second/resolve/name:go/first" >/dev/null 2>&1 && break; sleep 0.2; done
 show curl -si "$second/resolve/name:go/first?fresh=true"
 show curl -si "$second/providers/$cid?fresh=true"
