@@ -23,20 +23,43 @@ import (
 //	RIG_DB_DELAY=5ms     every read of the database takes so long
 //	RIG_DB_FREEZE=30s    SIGUSR1 makes it hang for so long
 //	RIG_DB_LEAK=1024     every read of the database keeps so many bytes for ever
+//	RIG_HIT_BURN=60us    every flight costs its event loop so much more
 //	RIG_NET=SEED         a fake network is the dht stage
+//	RIG_NET_SLOWER=1.3   which takes so many times as long
 //	RIG_BOOM=name:x      a look-up of this key panics in the database stage
 //	RIG_LINGER=1         a server that has forgotten everything says so, and waits for SIGUSR2
 //	RIG_INLINE=1         the cache has no queue: hits are looked up on the event loops
 func rigSeams(log *slog.Logger) seams {
 	s := seams{store: func(inner index.Store) index.Store { return newRigStore(inner, log) }}
 	if seed, err := strconv.ParseUint(os.Getenv("RIG_NET"), 10, 32); err == nil {
-		s.network = fakenet.Net{Seed: seed, Known: .5, Median: 40 * time.Millisecond, P99: 400 * time.Millisecond}
+		slower, err := strconv.ParseFloat(os.Getenv("RIG_NET_SLOWER"), 64)
+		if err != nil {
+			slower = 1
+		}
+		after := func(d time.Duration) time.Duration { return time.Duration(slower * float64(d)) }
+		s.network = fakenet.Net{Seed: seed, Known: .5, Median: after(40 * time.Millisecond), P99: after(400 * time.Millisecond)}
+	}
+	if burn, err := time.ParseDuration(os.Getenv("RIG_HIT_BURN")); err == nil {
+		s.front = func(p *stages.Pipeline) index.Resolver { return burning{p, burn} }
 	}
 	if os.Getenv("RIG_INLINE") == "1" {
 		s.front = func(p *stages.Pipeline) index.Resolver { return stages.Inline{Pipeline: p} }
 		log.Info("rig: hits are looked up on the event loops")
 	}
 	return s
+}
+
+// A burning pipeline has become dearer for the event loops.
+type burning struct {
+	*stages.Pipeline
+	burn time.Duration
+}
+
+// Push implements index.Resolver.
+func (b burning) Push(lane int, fs []*index.Flight) int {
+	for until := time.Now().Add(time.Duration(len(fs)) * b.burn); time.Now().Before(until); {
+	}
+	return b.Pipeline.Push(lane, fs)
 }
 
 // atEnd waits to be looked at.

@@ -26,6 +26,8 @@ type Baseline struct {
 	Noise   map[string]float64 `json:"noise"`  // by gate, of comparisons in which nothing had changed
 	Figures map[string]float64 `json:"figures"`
 	Null    []Round            `json:"null_rounds"` // what noise was taken from
+
+	Disturbed int `json:"disturbed"` // halves of those rounds during which others used the machine, in every try
 }
 
 // A Round is one figure of each gate, of both builds.

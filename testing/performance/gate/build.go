@@ -27,6 +27,7 @@ type builds struct {
 	base, now build
 	client    string
 	worktree  string // of the base revision; "" for none
+	disturbed int    // halves of rounds, in every try
 }
 
 func goVersion() string { return runtime.Version() }

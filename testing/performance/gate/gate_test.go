@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 
 	"svcindex/loadgen"
 	"svcindex/testing/performance/compare"
+	"svcindex/testing/performance/lab"
 )
 
 // usual are figures of a server on a good day.
@@ -131,6 +133,79 @@ func TestABudgetOfErrors(t *testing.T) {
 		r := &loadgen.Report{Requests: loadgen.Requests{Due: tt.due, OK: tt.ok}}
 		if err := spent(r); (err != nil) != tt.spent {
 			t.Errorf("%d of %d: %v", tt.ok, tt.due, err)
+		}
+	}
+}
+
+func TestADisturbedHalfIsMeasuredAgain(t *testing.T) {
+	boom := errors.New("boom")
+	type step struct {
+		others float64 // processors
+		err    error
+	}
+	for _, tt := range []struct {
+		why   string
+		steps []step
+		tries int
+		got   float64 // others of the one that is taken
+		err   error
+	}{
+		{"nothing came between", []step{{.01, nil}}, 1, .01, nil},
+		{"a neighbour did, once", []step{{.5, nil}, {.02, nil}}, 2, .02, nil},
+		{"always: the least has to do", []step{{.5, nil}, {.2, nil}, {.9, nil}}, 3, .2, nil},
+		{"the client was the limit, once", []step{{0, errVoid}, {.01, nil}}, 2, .01, nil},
+		{"the client always was", []step{{0, errVoid}, {0, errVoid}, {0, errVoid}}, 3, 0, errVoid},
+		{"what is broken is not tried again", []step{{0, boom}}, 1, 0, boom},
+	} {
+		n, waited := 0, 0
+		h, err := undisturbed(func() { waited++ }, func() (*half, error) {
+			s := tt.steps[n]
+			n++
+			return &half{by: lab.Disturbance{Others: s.others}}, s.err
+		})
+		if n != tt.tries || waited != tt.tries-1 || !errors.Is(err, tt.err) || err == nil && h.by.Others != tt.got {
+			t.Errorf("%s: %d tries, %d waits for calm, %+v, %v", tt.why, n, waited, h, err)
+		}
+	}
+}
+
+func TestEveryGateHasAFaultThatItMustSee(t *testing.T) {
+	var all []compare.Verdict
+	for _, g := range compare.Gates() {
+		if !g.Figure {
+			all = append(all, compare.Verdict{Gate: g, State: compare.Failed})
+		}
+	}
+	if err := unseen(all); err != nil {
+		t.Error(err)
+	}
+	for i := range all {
+		all[i].State = compare.Unsure
+		if err := unseen(all); err == nil || !strings.Contains(err.Error(), all[i].Name) {
+			t.Errorf("%s saw nothing, and the proof says %v", all[i].Name, err)
+		}
+		all[i].State = compare.Failed
+	}
+}
+
+func TestThereIsAPlaceForAnAllocation(t *testing.T) {
+	t.Chdir("../../..")
+	overlay, err := plant(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var o struct{ Replace map[string]string }
+	text, err := os.ReadFile(overlay)
+	if err == nil {
+		err = json.Unmarshal(text, &o)
+	}
+	if err != nil || len(o.Replace) != 1 {
+		t.Fatalf("%s, %v", text, err)
+	}
+	for from, to := range o.Replace {
+		b, err := os.ReadFile(to)
+		if err != nil || !strings.HasSuffix(from, plantIn) || strings.Count(string(b), "planted") != 2 {
+			t.Errorf("%s for %s: %v\n%s", to, from, err, b)
 		}
 	}
 }

@@ -34,6 +34,7 @@ type options struct {
 	base, out, baseline string
 	rounds              int
 	null, allocs, save  bool
+	proof               bool
 	judge               string
 	env                 list
 }
@@ -52,6 +53,7 @@ func main() {
 	flag.BoolVar(&o.null, "null", false, "measure the working tree against itself: what comes out is noise")
 	flag.BoolVar(&o.save, "save", false, "with -null and -allocs: keep it as the baseline")
 	flag.BoolVar(&o.allocs, "allocs", false, "compare the allocations of benchmarks with "+allocsFile+", and nothing else")
+	flag.BoolVar(&o.proof, "proof", false, "plant a fault for every gate, and succeed if every gate sees it")
 	flag.StringVar(&o.judge, "judge", "", "measure nothing: judge the rounds kept in a `file`")
 	flag.Var(&o.env, "env", "`NAME=VALUE` in the environment of the new build alone; for planting faults through its rig")
 	flag.Parse()
@@ -67,6 +69,8 @@ func run(ctx context.Context, o options) error {
 	switch {
 	case o.allocs:
 		return allocations(ctx, o.save)
+	case o.proof:
+		return o.prove(ctx)
 	case o.judge != "":
 		var kept measured
 		text, err := os.ReadFile(o.judge)
@@ -84,11 +88,12 @@ func run(ctx context.Context, o options) error {
 
 // A measured is what a run leaves: every round, for who wants to judge again.
 type measured struct {
-	Host   compare.Host    `json:"host"`
-	Base   string          `json:"base"`
-	New    string          `json:"new"`
-	Taken  time.Time       `json:"taken"`
-	Rounds []compare.Round `json:"rounds"`
+	Host      compare.Host    `json:"host"`
+	Base      string          `json:"base"`
+	New       string          `json:"new"`
+	Taken     time.Time       `json:"taken"`
+	Disturbed int             `json:"disturbed"` // halves of rounds, in every try
+	Rounds    []compare.Round `json:"rounds"`
 }
 
 func (o *options) measure(ctx context.Context) error {
@@ -102,6 +107,7 @@ func (o *options) measure(ctx context.Context) error {
 	if m.Rounds, err = builds.play(ctx, o.rounds); err != nil {
 		return err
 	}
+	m.Disturbed = builds.disturbed
 	if o.null {
 		return o.keepNull(m)
 	}
@@ -125,7 +131,7 @@ func (o *options) measure(ctx context.Context) error {
 		for i := range first {
 			first[i] = compare.Confirm(first[i], second[i])
 		}
-		m.Rounds = append(m.Rounds, again...)
+		m.Rounds, m.Disturbed = append(m.Rounds, again...), builds.disturbed
 	}
 	if err := writeJSON(o.out, m); err != nil {
 		return err
@@ -202,7 +208,7 @@ func (o *options) conclude(vs []compare.Verdict) error {
 func (o *options) keepNull(m measured) error {
 	size := min(o.rounds, nullSize)
 	b := compare.Baseline{
-		Schema: compare.Schema, Host: m.Host, Commit: m.New, Go: goVersion(), Taken: m.Taken, Rounds: size,
+		Schema: compare.Schema, Host: m.Host, Commit: m.New, Go: goVersion(), Taken: m.Taken, Rounds: size, Disturbed: m.Disturbed,
 		Noise: map[string]float64{}, Figures: map[string]float64{}, Null: m.Rounds,
 	}
 	failures, comparisons := 0, compare.Nulls(m.Rounds, nullCount, size)
@@ -230,6 +236,9 @@ func (o *options) keepNull(m measured) error {
 		fmt.Printf("%-16s %10.4g %-10s  off by at most %4.1f %% in %d comparisons of %d rounds; %d failed with no noise allowed for\n",
 			g.Name, whole.Base, g.Unit, 100*b.Noise[g.Name], len(all), size, bad)
 	}
+	if m.Disturbed > 0 {
+		fmt.Printf("%d of %d halves of rounds were disturbed in each of %d tries\n", m.Disturbed, 2*len(m.Rounds), tries)
+	}
 	path := o.out
 	if o.save {
 		path = filepath.Join(baselinesDir, m.Host.Class+".json")
@@ -244,11 +253,10 @@ func (o *options) keepNull(m measured) error {
 	return nil
 }
 
-// What noise is taken from. Few rounds are noisier than the many of a real
-// comparison, so it errs on the side of silence.
+// What noise is taken from: comparisons as large as those of make gate.
 const (
 	nullCount = 20
-	nullSize  = compare.RoundsMin
+	nullSize  = 7
 )
 
 func writeJSON(path string, v any) error {

@@ -190,7 +190,6 @@ func UsageOf(pid int) (u Usage, err error) {
 	}
 	user, _ := strconv.ParseInt(fields[11], 10, 64)
 	system, _ := strconv.ParseInt(fields[12], 10, 64)
-	const tick = 10 * time.Millisecond // USER_HZ is 100 wherever Linux runs Go
 	u.CPU = time.Duration(user+system) * tick
 
 	status, err := os.ReadFile(dir + "/status")
