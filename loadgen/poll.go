@@ -17,11 +17,12 @@ type poller struct {
 	fd     int
 	events [eventsMax]unix.EpollEvent
 	coarse bool // the kernel has no epoll_pwait2: whole milliseconds only
+	raw    bool // the runtime has processors to spare: it need not hear of a wait
 }
 
-func newPoller() (*poller, error) {
+func newPoller(raw bool) (*poller, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	return &poller{fd: fd}, err
+	return &poller{fd: fd, raw: raw}, err
 }
 
 // watch has fd's events reported as those of slot, with a mark by which stale
@@ -43,14 +44,24 @@ func (p *poller) peek() int {
 	return int(n)
 }
 
-// wait waits for events, at most for d.
+// wait waits for events, at most for d. If it can it is raw, too: the runtime's
+// watchman looks for threads that sleep in the kernel every 20 us as long as it
+// finds one, and takes its processor from it, to be asked back after 50 us. A
+// wait is short, and a signal ends it, which is how the runtime stops everybody.
 func (p *poller) wait(d time.Duration) int {
 	if p.coarse {
 		return p.waitCoarse(d)
 	}
 	ts := unix.NsecToTimespec(int64(d))
-	n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(p.fd), uintptr(unsafe.Pointer(&p.events[0])), eventsMax,
-		uintptr(unsafe.Pointer(&ts)), 0, 0)
+	var n uintptr
+	var errno unix.Errno
+	if p.raw {
+		n, _, errno = unix.RawSyscall6(unix.SYS_EPOLL_PWAIT2, uintptr(p.fd), uintptr(unsafe.Pointer(&p.events[0])), eventsMax,
+			uintptr(unsafe.Pointer(&ts)), 0, 0)
+	} else {
+		n, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(p.fd), uintptr(unsafe.Pointer(&p.events[0])), eventsMax,
+			uintptr(unsafe.Pointer(&ts)), 0, 0)
+	}
 	switch errno {
 	case 0:
 		return int(n)

@@ -52,7 +52,7 @@ type running struct {
 func (r *running) newLoop(addr unix.Sockaddr, i int) (*loop, error) {
 	cfg := r.cfg
 	share := func(n int) int { return (n*(i+1))/cfg.Threads - n*i/cfg.Threads }
-	poll, err := newPoller()
+	poll, err := newPoller(runtime.GOMAXPROCS(0) > cfg.Threads)
 	if err != nil {
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
