@@ -31,12 +31,15 @@ test: lint gate-allocs ## everything CI runs: linters, all tests under the race 
 quick: ## all tests, without the race detector
 	$(GO) test ./...
 
-lint: ## gofmt, vet, staticcheck
+lint: workflows ## gofmt, vet, staticcheck, actionlint
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo "run gofmt -w on the files above"; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags rig ./...
 	$(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 	cd $(PEERS) && $(GO) vet ./... && $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
+
+workflows: ## check the workflow files of the hosted CI
+	$(GO) run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12 -shellcheck= -pyflakes= .github/workflows/*.yml
 
 floors: ## the laws of the house: imports go down, one door for each library
 	$(GO) test -run 'Floors|Doors' .
@@ -68,21 +71,24 @@ faults: ## the slow suite: kill -9, SIGTERM, frozen disk, overload, slow clients
 BASE   ?=
 ROUNDS ?= 7
 
-gate: ## compare the working tree with BASE (the last tag, else main): time, throughput, processor, memory; 5 minutes, on a machine at rest
+HYPERFINE = @command -v hyperfine >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends hyperfine; }
+
+gate: ## compare the working tree with BASE (the last tag, else main): time, throughput, processor, memory, start-up; 2 minutes, twice if something fails, on a machine at rest
+	$(HYPERFINE)
 	$(GO) run ./testing/performance/gate -base '$(BASE)' -rounds $(ROUNDS)
 
-gate-null: ## compare the working tree with itself, and keep the noise of this class of machine as its baseline
-	$(GO) run ./testing/performance/gate -null -save -rounds 14
+gate-null: ## compare the working tree with itself, and keep the noise of this class of machine as its baseline; 7 minutes
+	$(HYPERFINE)
+	$(GO) run ./testing/performance/gate -null -save -rounds 28
+
+gate-proof: ## plant a slowdown, a leak, an allocation, and see every gate fail; 3 minutes
+	$(GO) run ./testing/performance/gate -proof -rounds 5 -out bin/gate-proof.json
 
 gate-allocs: ## compare what benchmarks allocate with what is kept; seconds, on any machine
 	$(GO) run ./testing/performance/gate -allocs
 
 benchstat: ## compare micro-benchmarks with BASE (main): six runs of each, in turns, judged by benchstat
 	testing/performance/benchstat.sh '$(or $(BASE),main)'
-
-captures: ## profile the server under hit, db-cold and overload into profiles/captures; a minute
-	$(GO) build -tags rig -trimpath -o bin/svc-index.rig ./cmd/svc-index
-	testing/performance/capture.sh hit db-cold overload
 
 rules: ## check and play through the Prometheus rules with promtool (Debian's, installed if missing)
 	@command -v promtool >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends prometheus; }
@@ -109,6 +115,12 @@ perf: build bin/svc-index-rig ## run load scenarios: SCENARIO=name, or several; 
 	$(TOOLS)
 	@$(GO) build -o bin/perf ./$(LAB)/perf
 	@taskset -c 1 bin/perf $(PERF) $(if $(SCENARIO),run $(SCENARIO),list)
+
+CAPTURES ?= hit hot-cold db-cold dht-tail overload:x5 limits:in-flight limits-rate:above slow-loris bomb cache-cold-sweep:sweep dht-flap inter-region:network
+
+captures: build bin/svc-index-rig ## profile the server under every scenario into profiles/captures; 7 minutes (CAPTURES="hit overload:x5" for some)
+	@$(GO) build -o bin/perf ./$(LAB)/perf
+	taskset -c 1 bin/perf capture $(CAPTURES)
 
 slo-report: build bin/svc-index-rig ## find the rated load, hold it for HOLD (10m), write docs/slo-report.md; PROFILE=name for one
 	$(TOOLS)

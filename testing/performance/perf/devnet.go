@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// A devnet is a private network that runs beside the server.
+// A devnet is a private network that runs beside the server, and gives way to
+// it and to the generator.
 type devnet struct {
 	cmd       *exec.Cmd
 	bootstrap string // for dht.bootstrap
@@ -20,7 +21,7 @@ type devnet struct {
 
 // openDevnet starts one and learns how to join it.
 func openDevnet(binary string, args []string, log io.Writer) (*devnet, error) {
-	d := &devnet{cmd: exec.Command(binary, append([]string{"devnet", "--port", "0"}, args...)...), read: make(chan struct{})}
+	d := &devnet{cmd: exec.Command("nice", append([]string{"-n", "10", binary, "devnet", "--port", "0"}, args...)...), read: make(chan struct{})}
 	d.cmd.Stderr = log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := d.cmd.StdoutPipe()

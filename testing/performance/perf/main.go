@@ -4,6 +4,7 @@
 //	perf run SCENARIO...   each to its end; exit 1 if a check broke, 3 if a run was invalid
 //	perf list              what there is, and why
 //	perf slo-report        the rated load of this machine, into docs/slo-report.md
+//	perf capture SCENARIO  profiles of the server under it; SCENARIO:PHASE for another phase than the first that is more than a warm-up
 package main
 
 import (
@@ -24,6 +25,7 @@ type bench struct {
 	binary, rig string // svc-index, and its build with rigs in it
 	scenarios   string // directory of them
 	results     string // directory for them
+	captures    string // directory for profiles
 	work        string // directory for data, emptied at the end
 	server      int    // processors; -1: all
 	client      int
@@ -35,6 +37,8 @@ type bench struct {
 	runs        int     // of the generator so far
 	rateHeld    float64 // instead of what was found; 0: that
 }
+
+const commands = "say run SCENARIO..., list, capture SCENARIO... or slo-report"
 
 // What a run ends with, as svc-index's own commands do.
 const (
@@ -49,6 +53,7 @@ func main() {
 	flag.StringVar(&b.rig, "rig", "bin/svc-index-rig", "the same, built with -tags rig")
 	flag.StringVar(&b.scenarios, "scenarios", "testing/performance/scenarios", "directory of scenarios")
 	flag.StringVar(&b.results, "results", "testing/performance/results", "directory for result files")
+	flag.StringVar(&b.captures, "captures", "profiles/captures", "directory for profiles")
 	flag.IntVar(&b.server, "server-cpu", 0, "processor of the server; -1 all")
 	flag.IntVar(&b.client, "client-cpu", 1, "processor of the generator; -1 all")
 	flag.Float64Var(&b.scale, "scale", 1, "of every duration in a scenario: 0.2 to try one out")
@@ -70,7 +75,7 @@ func main() {
 
 func (b *bench) do(ctx context.Context, args []string) (exit int, err error) {
 	if len(args) == 0 {
-		return exitUsage, errors.New("say run SCENARIO..., list or slo-report")
+		return exitUsage, errors.New(commands)
 	}
 	if b.work, err = os.MkdirTemp("", "svc-index-perf-"); err != nil {
 		return exitBroken, err
@@ -84,10 +89,15 @@ func (b *bench) do(ctx context.Context, args []string) (exit int, err error) {
 			return exitUsage, errors.New("run which? see perf list")
 		}
 		return b.runAll(ctx, args[1:])
+	case "capture":
+		if len(args) < 2 {
+			return exitUsage, errors.New("capture which? see perf list")
+		}
+		return b.captureAll(ctx, args[1:])
 	case "slo-report":
 		return b.sloReport(ctx)
 	}
-	return exitUsage, fmt.Errorf("%q: say run SCENARIO..., list or slo-report", args[0])
+	return exitUsage, fmt.Errorf("%q: %s", args[0], commands)
 }
 
 // list prints every scenario and the first line of why it exists.

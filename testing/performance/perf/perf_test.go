@@ -49,6 +49,72 @@ func TestEveryScenarioCanBeRead(t *testing.T) {
 	}
 }
 
+// What make captures names has to be there, and what is not must be said.
+func TestThePhaseOfACapture(t *testing.T) {
+	for _, tt := range []struct{ scenario, phase, want string }{
+		{"hit", "", "hit"}, {"slow-loris", "", "loris"}, {"limits", "", "bodies"}, {"overload", "x5", "x5"}, {"hit", "miss", ""},
+	} {
+		s, err := readScenario("../scenarios/" + tt.scenario + ".toml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		i, err := s.find(tt.phase)
+		if (err != nil) != (tt.want == "") || err == nil && s.Phases[i].Name != tt.want {
+			t.Errorf("%s:%s is phase %d, %v; want %q", tt.scenario, tt.phase, i, err, tt.want)
+		}
+	}
+	makefile, err := os.ReadFile("../../../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(makefile), "CAPTURES ?= ")
+	line, _, _ := strings.Cut(after, "\n")
+	have := map[string]bool{}
+	for _, what := range strings.Fields(line) {
+		name, phase, _ := strings.Cut(what, ":")
+		have[name] = true
+		s, err := readScenario("../scenarios/" + name + ".toml")
+		if err == nil {
+			_, err = s.find(phase)
+		}
+		if err != nil {
+			t.Errorf("make captures takes %s: %v", what, err)
+		}
+	}
+	files, err := filepath.Glob("../scenarios/*.toml")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, file := range files {
+		if name := strings.TrimSuffix(filepath.Base(file), ".toml"); !have[name] {
+			t.Errorf("make captures leaves out %s", name)
+		}
+	}
+}
+
+func TestACaptureKeepsWhatIsSmall(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"summary.txt", "trace.out", "metrics.txt", "cpu.pb.gz", "cpu-by-stage.svg"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("in /tmp/work/hit"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := tidy(dir, "/tmp/work"); err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		left = append(left, e.Name())
+	}
+	if want := "cpu-by-stage.svg cpu.pb.gz summary.txt"; err != nil || strings.Join(left, " ") != want {
+		t.Errorf("left are %v, %v; want %s", left, err, want)
+	}
+	if b, err := os.ReadFile(filepath.Join(dir, "summary.txt")); err != nil || string(b) != "in hit" {
+		t.Errorf("%s, %v", b, err)
+	}
+}
+
 func TestScenariosThatWouldShowNothingAreRefused(t *testing.T) {
 	const good = "why = \"because\"\n[[phase]]\nname = \"p\"\n[[phase.load]]\nname = \"l\"\n"
 	for why, text := range map[string]string{

@@ -41,6 +41,7 @@ type stay struct {
 	server *lab.Server
 	devnet *devnet // nil: none
 	token  string
+	bomb   []byte  // a body for the act of that name; nil: nobody needs it
 	band   float64 // p95 in microseconds that has to be come back to
 
 	mu sync.Mutex // protects the result while loads and acts run
@@ -135,6 +136,11 @@ func missing(ctx context.Context, binary string, needs []string) (lacks []string
 
 // open fills a data directory and starts the server on it.
 func (st *stay) open(ctx context.Context, binary string, log io.Writer) (err error) {
+	if slices.ContainsFunc(st.plan.Phases, func(p phase) bool { return slices.ContainsFunc(p.Acts, func(a act) bool { return a.Do == "bomb" }) }) {
+		if st.bomb, err = makeBomb(); err != nil {
+			return err
+		}
+	}
 	dir := filepath.Join(st.b.work, st.plan.name)
 	if n := st.plan.Fill.Keys; n > 0 {
 		mix := st.plan.Fill.Mix
@@ -208,15 +214,11 @@ func (st *stay) do(ctx context.Context) error {
 
 // phase runs everything that belongs to a phase at once.
 func (st *stay) phase(ctx context.Context, p *phase) error {
-	addr := st.server.Addr
-	if p.PathDelay > 0 {
-		path, err := openPath(addr, time.Duration(p.PathDelay))
-		if err != nil {
-			return err
-		}
-		defer path.close()
-		addr = path.addr
+	addr, leave, err := st.way(p)
+	if err != nil {
+		return err
 	}
+	defer leave()
 	var wg sync.WaitGroup
 	errs := make([]error, len(p.Loads)+len(p.Acts))
 	for i := range p.Loads {
@@ -227,6 +229,18 @@ func (st *stay) phase(ctx context.Context, p *phase) error {
 	}
 	wg.Wait()
 	return errors.Join(errs...)
+}
+
+// way is where the clients of a phase find the server.
+func (st *stay) way(p *phase) (addr string, leave func(), err error) {
+	if p.PathDelay == 0 {
+		return st.server.Addr, func() {}, nil
+	}
+	path, err := openPath(st.server.Addr, time.Duration(p.PathDelay))
+	if err != nil {
+		return "", nil, err
+	}
+	return path.addr, path.close, nil
 }
 
 func (st *stay) load(ctx context.Context, p *phase, l *load, addr string) error {
