@@ -114,6 +114,7 @@ func (st *stream) run(ctx context.Context, events <-chan index.Event, until time
 		var err error
 		select {
 		case <-ctx.Done():
+			st.finish(events)
 			return
 		case <-end.C:
 			_ = st.write("event: end\ndata: {\"why\":\"the capability has ended\"}\n\n")
@@ -122,7 +123,7 @@ func (st *stream) run(ctx context.Context, events <-chan index.Event, until time
 			err = st.write(": beat\n\n")
 		case e, open := <-events:
 			if !open {
-				_ = st.write("event: end\ndata: {\"why\":\"the server is shutting down\"}\n\n")
+				st.goodbye()
 				return
 			}
 			err = st.show(e)
@@ -131,6 +132,29 @@ func (st *stream) run(ctx context.Context, events <-chan index.Event, until time
 			return
 		}
 	}
+}
+
+// finish sends what is left when the server ends, and says so. Of a listener
+// who has left nothing more is heard.
+func (st *stream) finish(events <-chan index.Event) {
+	for {
+		select {
+		case e, open := <-events:
+			if !open {
+				st.goodbye()
+				return
+			}
+			if st.show(e) != nil {
+				return
+			}
+		default:
+			return
+		}
+	}
+}
+
+func (st *stream) goodbye() {
+	_ = st.write("event: end\ndata: {\"why\":\"the server is shutting down\"}\n\n")
 }
 
 // show sends an event. A gap in the numbers is what this listener was too slow

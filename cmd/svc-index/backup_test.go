@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -178,8 +177,6 @@ func TestEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	wait("event: admin")
-	h.ready.Drain()
-	wait("event: readiness")
 
 	short := h.adminGet(ctx, "/events?kind=pin", h.mint(auth.Wish{Scope: index.ScopeAdmin, Life: time.Second}))
 	text, sc := "", bufio.NewScanner(short.Body)
@@ -189,7 +186,10 @@ func TestEvents(t *testing.T) {
 	if !strings.Contains(text, "event: end\ndata: {\"why\":\"the capability has ended\"}") {
 		t.Errorf("got %q", text)
 	}
-	if _, err := os.Stat(h.cfg.KeysPath()); err != nil {
-		t.Error(err)
+	h.shut()
+	wait("event: readiness")
+	wait("event: end")
+	if l := wait("data: "); !strings.Contains(l, "the server is shutting down") {
+		t.Errorf("the last word is %s", l)
 	}
 }

@@ -76,10 +76,13 @@ func devnet(cmd *cobra.Command, s *settings, p devnetPlan, sig <-chan os.Signal)
 	fmt.Fprintf(out, "devnet of %d nodes, until Ctrl-C. A server in it:\n  svc-index serve --set dht.bootstrap=%s\nor, for a shell: NETWORK=dht.bootstrap=%s\n", p.nodes, list, list)
 	if p.serve {
 		s.set = append(s.set, "dht.enabled=true", "dht.allow_private=true", "dht.bootstrap="+list)
+		file := watchFile(s.file)
+		defer file.Close()
+		file.warn(log)
 		if cfg, err = s.load(); err != nil {
 			return err
 		}
-		return serve(newReloader(s.input(), cfg, level), log, sig, out)
+		return serve(newReloader(s.input(), cfg, level), file.Watcher, log, sig, out)
 	}
 	for got := range sig {
 		if got != syscall.SIGHUP {

@@ -1,14 +1,19 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"svcindex/config"
@@ -201,4 +206,60 @@ func TestARequestUnderWayKeepsItsConfiguration(t *testing.T) {
 	}
 	close(release)
 	h.want(<-old, 404, "not_found")
+}
+
+// A file that changes between its reading and the server's being up has
+// changed: nobody would look again.
+func TestAChangeDuringTheStartIsNotLost(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "svc-index.toml")
+	write := func(text string) {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("")
+	file := watchFile(path)
+	defer file.Close()
+	in := config.Input{File: path, Set: []string{
+		"listen=127.0.0.1:0", "admin=127.0.0.1:0", "data_dir=" + filepath.Join(dir, "data"), "cache.bytes=4MiB", "dht.enabled=false",
+	}}
+	cfg, err := config.Load(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write("limits.body = \"2KiB\"\n")
+	r := newReloader(in, cfg, new(slog.LevelVar))
+	sig, ended := make(chan os.Signal, 1), make(chan error, 1)
+	go func() {
+		ended <- serve(r, file.Watcher, slog.New(slog.NewTextHandler(t.Output(), nil)), sig, io.Discard)
+	}()
+	eventually(t, "the change is in force", func() bool { return r.now().Limits.Body == 2<<10 })
+	sig <- syscall.SIGTERM
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// A close of the disk that never ends is not waited for, and said; what has
+// time gets all of it.
+func TestAHangingCloseIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hang := make(chan struct{})
+		for _, left := range []time.Duration{-time.Second, time.Minute} {
+			ctx, cancel := context.WithTimeout(t.Context(), left)
+			disk, done := grace(ctx)
+			began := time.Now()
+			err := bounded(disk, "database", func() error { <-hang; return nil })
+			if took, want := time.Since(began), max(left, closeGrace); !errors.Is(err, errHangs) || took != want {
+				t.Errorf("with %v left: %v after %v, want it to be given up after %v", left, err, took, want)
+			}
+			if err := bounded(t.Context(), "database", func() error { return os.ErrClosed }); !errors.Is(err, os.ErrClosed) {
+				t.Errorf("one that fails: %v", err)
+			}
+			done()
+			cancel()
+		}
+		close(hang)
+	})
 }

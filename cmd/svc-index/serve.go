@@ -30,6 +30,8 @@ stages, times and log level change under way, listeners and paths at the next
 start. What is not sound changes nothing.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			file := watchFile(s.file) // before it is read: no change in between is missed
+			defer file.Close()
 			cfg, err := s.load()
 			if err != nil {
 				return err
@@ -44,7 +46,8 @@ start. What is not sound changes nothing.`,
 			defer signal.Stop(sig)
 			level := new(slog.LevelVar)
 			log := newLogger(cfg.Log, level, cmd.ErrOrStderr())
-			return serve(newReloader(s.input(), cfg, level), log, sig, cmd.OutOrStdout())
+			file.warn(log)
+			return serve(newReloader(s.input(), cfg, level), file.Watcher, log, sig, cmd.OutOrStdout())
 		},
 	}
 	s.flags(cmd)
@@ -55,15 +58,13 @@ start. What is not sound changes nothing.`,
 var errForced = errors.New("ended by a second signal, before the drain was over")
 
 // serve runs a house until the first signal.
-func serve(r *reloader, log *slog.Logger, sig <-chan os.Signal, out io.Writer) error {
+func serve(r *reloader, watcher *config.Watcher, log *slog.Logger, sig <-chan os.Signal, out io.Writer) error {
 	cfg := r.now()
 	h, err := build(cfg, log, rigSeams(log))
 	if err != nil {
 		return err
 	}
 	r.attach(h)
-	watcher := watchFile(r.in.File, log)
-	defer watcher.Close()
 	fmt.Fprintf(out, "svc-index listens on http://%s, admin on http://%s\n", h.addr, h.admin.Addr())
 	log.Info("serving", "listen", h.addr.String(), "admin", h.admin.Addr(), "data", cfg.DataDir,
 		"uds", cfg.UDS.Path, "version", version, "commit", commit)
@@ -106,17 +107,25 @@ func untilEnd(r *reloader, w *config.Watcher, sig <-chan os.Signal) os.Signal {
 	}
 }
 
-// watchFile watches the configuration file, if there is one. Without the watching
-// there is still SIGHUP.
-func watchFile(path string, log *slog.Logger) *config.Watcher {
-	if path == "" {
-		return nil
+// A lookout watches the configuration file. Where that is not possible there is
+// still SIGHUP.
+type lookout struct {
+	*config.Watcher       // nil: nothing is watched
+	err             error // why
+}
+
+// watchFile watches the configuration file, if there is one.
+func watchFile(path string) (l lookout) {
+	if path != "" {
+		l.Watcher, l.err = config.WatchFile(path)
 	}
-	w, err := config.WatchFile(path)
-	if err != nil {
-		log.Warn("the configuration file is not watched", "err", err)
+	return l
+}
+
+func (l lookout) warn(log *slog.Logger) {
+	if l.err != nil {
+		log.Warn("the configuration file is not watched", "err", l.err)
 	}
-	return w
 }
 
 // newLogger returns the process's logger. It speaks of states, not of events:

@@ -346,8 +346,33 @@ func (h *house) attachBus() {
 	})
 }
 
-// closeGrace is for the rooms to finish what they have in hand.
+// closeGrace is for the rooms to finish what they have in hand, and then again
+// for the disk to take what it was given.
 const closeGrace = 3 * time.Second
+
+// grace returns a context that has closeGrace left, however little a drain has
+// left of ctx.
+func grace(ctx context.Context) (context.Context, context.CancelFunc) {
+	if until, ok := ctx.Deadline(); ok && time.Until(until) > closeGrace {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(context.WithoutCancel(ctx), closeGrace)
+}
+
+// bounded does what nobody can call back, and waits for it no longer than ctx
+// lasts. What hangs is left to hang: the process is about to end.
+func bounded(ctx context.Context, what string, do func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("%s: the disk did not answer in time: %w", what, errHangs)
+	}
+}
+
+var errHangs = errors.New("it hangs; nothing acknowledged is lost, the next start goes on from the journal")
 
 // close takes the house down, front to back: readiness off, no more work,
 // rooms drained, replies out, disk closed last. What ctx does not give time
@@ -363,9 +388,8 @@ func (h *house) close(ctx context.Context) error {
 	}
 	stuck := false
 	if h.line != nil {
-		// A drain that ran out of time leaves this much for what is in hand.
-		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeGrace)
-		err := h.line.Close(grace)
+		hand, cancel := grace(ctx)
+		err := h.line.Close(hand)
 		cancel()
 		stuck = err != nil
 		errs = append(errs, err)
@@ -374,6 +398,8 @@ func (h *house) close(ctx context.Context) error {
 	if h.server != nil {
 		errs = append(errs, h.server.Stop())
 	}
+	h.bus.Close() // before the admin listener, whose listeners are told goodbye
+	h.listener.Wait()
 	if h.admin != nil {
 		errs = append(errs, h.admin.Close(ctx))
 	}
@@ -383,19 +409,22 @@ func (h *house) close(ctx context.Context) error {
 	if h.watch != nil {
 		errs = append(errs, h.watch.Close(ctx))
 	}
-	h.bus.Close()
-	h.listener.Wait()
 	h.purge.close()
 	if h.cache != nil {
 		h.cache.Close()
 	}
+	disk, cancel := grace(ctx)
+	defer cancel()
 	if h.keeper != nil && !stuck {
-		if err := h.keeper.Close(); err != nil {
+		err := bounded(disk, "audit", h.keeper.Close)
+		if stuck = errors.Is(err, errHangs); stuck {
+			errs = append(errs, err)
+		} else if err != nil {
 			h.log.Warn("audit: entries wait in the store for the next start", "err", err)
 		}
 	}
 	if h.store != nil && !stuck { // a store that hangs in a call hangs in Close, too
-		errs = append(errs, h.store.Close())
+		errs = append(errs, bounded(disk, "database", h.store.Close))
 		h.ready.Close()
 	}
 	return errors.Join(errs...)
