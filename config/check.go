@@ -26,6 +26,7 @@ const (
 	autoConnMin = 16   // fewest it gives, however small the limit: a server nobody can reach is none
 	headMin     = 1 << 10
 	headMax     = 1 << 20
+	targetMin   = 1 << 10
 )
 
 var (
@@ -162,6 +163,10 @@ func (c Config) checkLimits() (bad []error) {
 	}
 	if l.HeadBytes < headMin || l.HeadBytes > headMax {
 		bad = append(bad, fmt.Errorf("limits.head_bytes = %v: expected %v..%v", l.HeadBytes, Bytes(headMin), Bytes(headMax)))
+	}
+	if l.TargetBytes < targetMin || l.TargetBytes > headMax {
+		bad = append(bad, fmt.Errorf("limits.target_bytes = %v: expected %v..%v; a name alone may take 600 bytes of it, percent-encoded",
+			l.TargetBytes, Bytes(targetMin), Bytes(headMax)))
 	}
 	if l.BufferedBytes > 0 && l.Body > l.BufferedBytes {
 		bad = append(bad, fmt.Errorf("limits.body = %v is over limits.buffered_bytes = %v: the longest body could "+

@@ -42,6 +42,8 @@ type Config struct {
 	Trust  Trust  `toml:"trust"`
 	Log    Log    `toml:"log"`
 
+	Compression Compression `toml:"compression"`
+
 	Amnesia Amnesia `toml:"amnesia"`
 }
 
@@ -89,6 +91,7 @@ type Limits struct {
 	MaxConns        Conns    `toml:"max_conns"` // Limits.Conns is the number
 	ConnsPerIP      int      `toml:"conns_per_ip"`
 	HeadBytes       Bytes    `toml:"head_bytes"`
+	TargetBytes     Bytes    `toml:"target_bytes"`
 	IdleTimeout     Duration `toml:"idle_timeout"`
 	Drain           Duration `toml:"drain"`
 }
@@ -97,6 +100,11 @@ type Limits struct {
 type Quota struct {
 	ResolvesPerMin  int `toml:"resolves_per_min"`
 	ProvidersPerMin int `toml:"providers_per_min"`
+}
+
+// Compression is of what clients send; answers go out as they are.
+type Compression struct {
+	Enabled bool `toml:"enabled"`
 }
 
 // Amnesia keeps everything in memory and forgets it.
@@ -231,6 +239,7 @@ func Defaults() Config {
 			MaxConns:        Auto,
 			ConnsPerIP:      256,
 			HeadBytes:       16 << 10,
+			TargetBytes:     8 << 10,
 			IdleTimeout:     Duration(60 * time.Second),
 			Drain:           Duration(10 * time.Second),
 		},
@@ -259,7 +268,8 @@ func Defaults() Config {
 			Window: Duration(5 * time.Second),
 			Buffer: 16 << 20,
 		},
-		Log: Log{Level: "info", Format: "json"},
+		Log:         Log{Level: "info", Format: "json"},
+		Compression: Compression{Enabled: true},
 	}
 }
 

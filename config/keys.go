@@ -68,6 +68,7 @@ func (c *Config) keys() []key {
 		{"limits.max_conns", &l.MaxConns, "connections", "open connections in all, else 503 and close; auto: 28 % of the descriptor limit, at most 8192"},
 		{"limits.conns_per_ip", &l.ConnsPerIP, "connections", "open connections of one address, else 503 and close; 0: no limit"},
 		{"limits.head_bytes", &l.HeadBytes, "", "longest request head, else 431"},
+		{"limits.target_bytes", &l.TargetBytes, "", "longest request target, else 414; a longer head is 431 before that"},
 		{"limits.idle_timeout", &l.IdleTimeout, "", "how long a connection may stay open without a request"},
 		{"limits.drain", &l.Drain, "", "how long a stop waits for requests in flight"},
 
@@ -122,6 +123,8 @@ func (c *Config) keys() []key {
 			{"watch.window", &c.Watch.Window, "", "how far back the recording goes, if buffer holds so much"},
 			{"watch.buffer", &c.Watch.Buffer, "", "memory of the recording"},
 
+			{"compression.enabled", &c.Compression.Enabled, "", "take request bodies in Content-Encoding: gzip, else 415; answers are always sent as they are"},
+
 			{"log.level", &c.Log.Level, "", "least severe lines that are written: debug, info, warn or error"},
 			{"log.format", &c.Log.Format, "", "form of log lines: text or json"},
 
@@ -154,7 +157,7 @@ func (s *Stage) keys(at string) []key {
 var live = []string{
 	"dht.alpha", "dht.beta", "dht.hedge", "dht.hedge_jitter", "dht.hedge_budget",
 	"limits", "quota", "budget", "stages", "cache.ttl", "cache.neg_ttl", "cache.stale_for",
-	"rank", "log.level", "amnesia.purge_interval",
+	"rank", "compression", "log.level", "amnesia.purge_interval",
 }
 
 // isLive reports whether a reload changes the key under way.
@@ -165,7 +168,7 @@ func isLive(name string) bool {
 // later are keys and tables of the product that this version does not have
 // yet. They are told apart from misspelt ones: the advice is another.
 var later = []string{
-	"dht.pq", "facets", "compression", "tls", "proxy", "tracing",
+	"dht.pq", "facets", "tls", "proxy", "tracing",
 	"cache.refresh_ahead", "cache.warmup_keys",
 	"db.engine",
 }

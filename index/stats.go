@@ -225,6 +225,7 @@ type NetCounts struct {
 	AcceptErrors  atomic.Uint64 // EMFILE and its like
 	ClientAborts  atomic.Uint64 // gone with a request in flight
 	SlowClosed    atomic.Uint64 // too slow to read or to send
+	IdleClosed    atomic.Uint64 // without a request for limits.idle_timeout
 	Panics        atomic.Uint64 // in an event loop
 	BufferedBytes atomic.Int64  // bodies and unsent answers held now
 }

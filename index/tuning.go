@@ -19,7 +19,9 @@ type Tuning struct {
 	Slices         []Slice       // of the rooms; one that is not in it has its row's
 
 	HeadBytes     int   // longest request head
+	TargetBytes   int   // longest request target
 	BodyBytes     int64 // longest body, as sent and decoded
+	Gzip          bool  // bodies may come compressed
 	Ratio         int64 // most a body may be over what came on the wire
 	BufferedBytes int64 // bodies and unsent answers held for all clients together
 	MaxConns      int   // connections open at once

@@ -117,7 +117,10 @@ func (c *conn) admit(s *slot, h *head, r *request, now time.Time) *refusal {
 	}
 	if j.Ask == index.AskWrite || j.Ask == index.AskTask {
 		if h.contentEncoding != nil && !fold(h.contentEncoding, "identity") {
-			if !fold(h.contentEncoding, "gzip") && !fold(h.contentEncoding, "x-gzip") {
+			switch {
+			case !j.Tuning.Gzip:
+				return errCodingOff
+			case !fold(h.contentEncoding, "gzip") && !fold(h.contentEncoding, "x-gzip"):
 				return errCoding
 			}
 			j.Gzip = true

@@ -262,7 +262,7 @@ func (c *conn) readHead(f *flight, in []byte, now time.Time) (n int, more bool) 
 		return 0, false
 	}
 	var h head
-	n, err := parseHead(in, &h, c.tuning.HeadBytes)
+	n, err := parseHead(in, &h, c.tuning.HeadBytes, c.tuning.TargetBytes)
 	if err != nil {
 		c.refuse(f, err, now)
 		return len(in), false
@@ -283,7 +283,8 @@ func (c *conn) readHead(f *flight, in []byte, now time.Time) (n int, more bool) 
 // for every drop: only a new line can change the verdict, or coming near the
 // cap, or an early byte that no request begins with.
 func (c *conn) worthParsing(in []byte) bool {
-	if c.scanned == 0 || c.scanned > len(in) || len(in) >= c.tuning.HeadBytes || len(in) > targetMax && c.scanned <= targetMax+methodMax+16 {
+	most := c.tuning.TargetBytes
+	if c.scanned == 0 || c.scanned > len(in) || len(in) >= c.tuning.HeadBytes || len(in) > most && c.scanned <= most+methodMax+16 {
 		return true
 	}
 	for _, b := range in[c.scanned:] {
@@ -536,6 +537,9 @@ func (c *conn) checkDeadline(now time.Time) {
 			c.tooSlow(now)
 		}
 	case unsent == 0 && (now.Sub(c.idle) > o.IdleTimeout || c.loop.server.draining.Load() && now.Sub(c.idle) > drainQuiet) && c.allRead():
+		if now.Sub(c.idle) > o.IdleTimeout {
+			c.loop.server.counts.IdleClosed.Add(1)
+		}
 		c.ending = true
 		c.tryEnd()
 	}

@@ -33,7 +33,7 @@ func FuzzHead(f *testing.F) {
 	f.Add([]byte("GET http://[::1]:80/healthz?a=%20 HTTP/1.0\r\nConnection: a,keep-alive\r\nHost:b\r\n\r\n"))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		var h head
-		n, refused := parseHead(in, &h, headCap)
+		n, refused := parseHead(in, &h, headCap, targetCap)
 		if refused != nil || n == 0 {
 			return
 		}
@@ -117,12 +117,12 @@ func FuzzSplit(f *testing.F) {
 		if len(in) > 2<<10 {
 			return
 		}
-		const small = 700 // a head cap that inputs reach
+		const small, smaller = 700, 300 // caps of a head and a target that inputs reach
 		var whole, part head
-		n, err := parseHead(in, &whole, small)
+		n, err := parseHead(in, &whole, small, smaller)
 		decided := false
 		for i := range len(in) + 1 {
-			k, kerr := parseHead(in[:i], &part, small)
+			k, kerr := parseHead(in[:i], &part, small, smaller)
 			if k == 0 && kerr == nil {
 				if decided {
 					t.Fatalf("%q: decided, then not", in[:i])

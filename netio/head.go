@@ -10,11 +10,10 @@ import (
 
 // Limits of a request head.
 const (
-	targetMax = 8 << 10 // bytes of a target; a longer one is 414
-	fieldsMax = 100     // fields; more are 431
-	methodMax = 32      // bytes of a method; a longer one is none of ours (RFC 9112 3)
-	emptyMax  = 4       // empty lines before a request line; one would do (RFC 9112 2.2)
-	acceptMax = 4       // Accept fields that are looked at
+	fieldsMax = 100 // fields; more are 431
+	methodMax = 32  // bytes of a method; a longer one is none of ours (RFC 9112 3)
+	emptyMax  = 4   // empty lines before a request line; one would do (RFC 9112 2.2)
+	acceptMax = 4   // Accept fields that are looked at
 )
 
 // A head is a view of a request head. Its slices point into the input and are
@@ -83,13 +82,13 @@ const (
 // It reads from left to right and judges each byte when it meets it, so a
 // fault is found as soon as it has arrived, and how the bytes arrived changes
 // nothing. Only what a field means waits for the end of its line.
-func parseHead(in []byte, h *head, maxHead int) (n int, err *refusal) {
+func parseHead(in []byte, h *head, maxHead, maxTarget int) (n int, err *refusal) {
 	var short *refusal // what it means to run out of bytes
 	if len(in) >= maxHead {
 		in, short = in[:maxHead], errHeadCap
 	}
 	*h = head{length: -1}
-	i, err := h.requestLine(in)
+	i, err := h.requestLine(in, maxTarget)
 	for fields := 0; i > 0; fields++ {
 		if i == len(in) {
 			return 0, short
@@ -132,8 +131,9 @@ func lineEnd(in []byte, i int) (int, *refusal) {
 	return i + 2, nil
 }
 
-// requestLine reads the request line and the empty lines before it.
-func (h *head) requestLine(in []byte) (i int, err *refusal) {
+// requestLine reads the request line and the empty lines before it. A target
+// that is too long is told without waiting for its end.
+func (h *head) requestLine(in []byte, maxTarget int) (i int, err *refusal) {
 	for lines := 0; i < len(in) && (in[i] == '\r' || in[i] == '\n'); lines++ {
 		if lines == emptyMax {
 			return 0, errEmptyLines
@@ -152,7 +152,7 @@ func (h *head) requestLine(in []byte) (i int, err *refusal) {
 	start := i
 	i = targetEnd(in, i)
 	switch {
-	case i-start > targetMax:
+	case i-start > maxTarget:
 		return 0, errURI
 	case i == len(in):
 		return 0, nil

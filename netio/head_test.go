@@ -12,13 +12,14 @@ import (
 )
 
 const (
-	headCap = 16 << 10
-	bodyCap = 1 << 20
+	headCap   = 16 << 10
+	targetCap = 8 << 10
+	bodyCap   = 1 << 20
 )
 
 // parse is parseHead for tests.
 func parse(in string) (h head, n int, err *refusal) {
-	n, err = parseHead([]byte(in), &h, headCap)
+	n, err = parseHead([]byte(in), &h, headCap, targetCap)
 	return h, n, err
 }
 
@@ -63,9 +64,9 @@ func TestParseHead(t *testing.T) {
 		{"3986 2: no NUL", "GET /\x00 HTTP/1.1\r\n", errTargetByte},
 		{"3986 2: no raw UTF-8", "GET /caf\xc3\xa9 HTTP/1.1\r\n", errTargetByte},
 		{"a bad byte is found in each place of a word", "GET /1234567\x80 HTTP/1.1\r\n", errTargetByte},
-		{"9112 3: 8192 bytes of target are taken", "GET /" + strings.Repeat("a", targetMax-1) + " HTTP/1.1\r\n" + host + "\r\n", nil},
-		{"9110 15.5.15: one more is 414", "GET /" + strings.Repeat("a", targetMax) + " HTTP/1.1\r\n", errURI},
-		{"9110 15.5.15: and without waiting for the line", "GET /" + strings.Repeat("a", targetMax), errURI},
+		{"9112 3: 8192 bytes of target are taken", "GET /" + strings.Repeat("a", targetCap-1) + " HTTP/1.1\r\n" + host + "\r\n", nil},
+		{"9110 15.5.15: one more is 414", "GET /" + strings.Repeat("a", targetCap) + " HTTP/1.1\r\n", errURI},
+		{"9110 15.5.15: and without waiting for the line", "GET /" + strings.Repeat("a", targetCap), errURI},
 
 		{"9112 2.3: HTTP/0.9 is not spoken", "GET /\r\n", errRequestLine},
 		{"9112 2.3: the name is in capitals", "GET / http/1.1\r\n", errVersionForm},
@@ -191,10 +192,10 @@ func TestParseHeadReads(t *testing.T) {
 func TestParseHeadForgets(t *testing.T) {
 	var h head
 	in := []byte("POST / HTTP/1.0\r\nHost: a\r\nContent-Length: 5\r\nAuthorization: a\r\nAccept: a\r\nAccept: b\r\nConnection: close\r\n\r\n")
-	if _, err := parseHead(in, &h, headCap); err != nil {
+	if _, err := parseHead(in, &h, headCap, targetCap); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := parseHead([]byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), &h, headCap); err != nil {
+	if _, err := parseHead([]byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), &h, headCap, targetCap); err != nil {
 		t.Fatal(err)
 	}
 	if h.length != -1 || h.authorization != nil || h.accept != nil || h.acceptMany || !h.keepAlive || h.method != index.MethodGet {
@@ -354,7 +355,7 @@ func (s *talk) turn() bool {
 	if s.body {
 		return s.readBody()
 	}
-	n, err := parseHead(s.in, &s.head, headCap)
+	n, err := parseHead(s.in, &s.head, headCap, targetCap)
 	if err != nil {
 		s.refuse(err)
 		return false
@@ -559,7 +560,7 @@ func TestParseHeadDoesNotAllocate(t *testing.T) {
 	var h head
 	for _, in := range []string{shortHead, longHead, longHead[:200], "GET / HTTP/1.1\r\nHost: [::1]\r\nExpect: x\r\n"} {
 		b := []byte(in)
-		if n := testing.AllocsPerRun(100, func() { parseHead(b, &h, headCap) }); n != 0 {
+		if n := testing.AllocsPerRun(100, func() { parseHead(b, &h, headCap, targetCap) }); n != 0 {
 			t.Errorf("parseHead(%.30q) allocates %v times, want 0", in, n)
 		}
 	}
@@ -572,7 +573,7 @@ func BenchmarkParseHead(b *testing.B) {
 			b.ReportAllocs()
 			b.SetBytes(int64(len(in)))
 			for b.Loop() {
-				if n, err := parseHead(in, h, headCap); n != len(in) || err != nil {
+				if n, err := parseHead(in, h, headCap, targetCap); n != len(in) || err != nil {
 					b.Fatal(n, err)
 				}
 			}

@@ -81,7 +81,7 @@ func newBareServer(r index.Resolver) *Server {
 	s := &Server{
 		opt: Options{
 			Dial: index.NewDial(index.Tuning{
-				HeadBytes: 16 << 10, BodyBytes: 1 << 20, RequestTimeout: 5 * time.Second, IdleTimeout: time.Minute,
+				HeadBytes: headCap, TargetBytes: targetCap, BodyBytes: 1 << 20, RequestTimeout: 5 * time.Second, IdleTimeout: time.Minute,
 				Budget: time.Second, WriteTimeout: time.Second,
 			}),
 			Gens: index.NewGenerations(), Lookups: new(index.LookupCounts),

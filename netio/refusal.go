@@ -11,6 +11,7 @@ type refusal struct {
 	message string
 	reason  string // detail for programs, "" for none
 	allow   string // the Allow field of a 405
+	coding  string // the Accept-Encoding field of a 415 (RFC 9110 15.5.16)
 	reject  index.Reject
 	close   bool // nothing more may be read from the connection
 }
@@ -42,10 +43,10 @@ var (
 	errMethodLong  = &refusal{status: 501, code: "not_implemented", message: "no method is this long; use GET, HEAD, PUT, POST or DELETE", reject: index.RejectBadRequest, close: true}
 	errRequestLine = malformed("a request line is a method, a target and HTTP/1.1, with one space between them")
 	errTargetByte  = malformed("percent-encode bytes of the target that are not visible ASCII; send no fragment")
-	errURI         = &refusal{status: 414, code: "uri_too_long", message: "keep the request target within 8192 bytes", reject: index.RejectBadRequest, close: true}
+	errURI         = &refusal{status: 414, code: "uri_too_long", reason: "limits.target_bytes", message: "the request target is too long; ask for less in one request", reject: index.RejectBadRequest, close: true}
 	errVersionForm = malformed("end the request line with HTTP/1.1 or HTTP/1.0, and CRLF")
 	errVersion     = &refusal{status: 505, code: "http_version", message: "speak HTTP/1.1 or HTTP/1.0", reject: index.RejectBadRequest, close: true}
-	errHeadCap     = &refusal{status: 431, code: "header_cap", message: "the request head is too large; send fewer or shorter fields", reject: index.RejectBadRequest, close: true}
+	errHeadCap     = &refusal{status: 431, code: "header_cap", reason: "limits.head_bytes", message: "the request head is too large; send fewer or shorter fields", reject: index.RejectBadRequest, close: true}
 	errFields      = &refusal{status: 431, code: "header_cap", message: "send at most 100 header fields", reject: index.RejectBadRequest, close: true}
 	errFold        = malformed("a field line must not begin with white space; send each field on one line")
 	errFieldName   = malformed("a field line is a name, a colon directly after it, and a value")
@@ -65,7 +66,7 @@ var (
 	errExpect           = &refusal{status: 417, code: "bad_request", message: "the only expectation here is 100-continue, once", reject: index.RejectBadRequest, close: true}
 	errAuthTwice        = malformed("send Authorization once")
 	errTypeTwice        = malformed("send Content-Type once")
-	errCodingTwice      = &refusal{status: 415, code: "unsupported_type", message: "send Content-Encoding once: gzip, or leave it out", reject: index.RejectBadRequest, close: true}
+	errCodingTwice      = &refusal{status: 415, code: "unsupported_type", coding: "gzip", message: "send Content-Encoding once: gzip, or leave it out", reject: index.RejectBadRequest, close: true}
 	errIdemTwice        = malformed("send Idempotency-Key once")
 	errPartialPut       = malformed("PUT replaces the whole; leave Content-Range out")
 )

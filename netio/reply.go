@@ -245,6 +245,10 @@ func (s *slot) error(dst []byte, r *refusal, j *index.Job) []byte {
 		dst = append(dst, "Allow: "...)
 		dst = append(dst, r.allow...)
 		dst = append(dst, "\r\n"...)
+	case r.coding != "":
+		dst = append(dst, "Accept-Encoding: "...)
+		dst = append(dst, r.coding...)
+		dst = append(dst, "\r\n"...)
 	case doc.RetryAfter > 0:
 		dst = append(dst, "Retry-After: "...)
 		dst = strconv.AppendInt(dst, doc.RetryAfter, 10)

@@ -36,9 +36,11 @@ var (
 		message: "this capability is for other methods or paths; ask for another"}
 	errNotAcceptable = &refusal{status: 406, code: "not_acceptable", reject: index.RejectBadRequest,
 		message: "accept application/json or application/cbor"}
-	errCoding = &refusal{status: 415, code: "unsupported_type", reject: index.RejectBadRequest,
+	errCoding = &refusal{status: 415, code: "unsupported_type", coding: "gzip", reject: index.RejectBadRequest,
 		message: "the only content coding here is gzip"}
-	errSlow = &refusal{status: 408, code: "request_timeout", reject: index.RejectTimeout, close: true,
+	errCodingOff = &refusal{status: 415, code: "unsupported_type", reason: "compression.enabled", coding: "identity", reject: index.RejectBadRequest,
+		message: "this server takes no compressed bodies; send it as it is, without Content-Encoding"}
+	errSlow = &refusal{status: 408, code: "request_timeout", reason: "limits.request_timeout", reject: index.RejectTimeout, close: true,
 		message: "the request took too long to arrive"}
 	errDraining = &refusal{status: 503, code: "upstream_unready", reason: "draining", reject: index.RejectUpstreamUnready, close: true,
 		message: "this server is shutting down; ask another"}

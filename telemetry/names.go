@@ -62,6 +62,7 @@ func enterConns(b *book, n *index.NetCounts) {
 	b.counters("http_accept_errors_total", "Failures to accept a connection.").count(&n.AcceptErrors)
 	b.counters("http_client_aborts_total", "Connections that left with a request in flight.").count(&n.ClientAborts)
 	b.counters("http_slow_closed_total", "Connections closed for being too slow to send or to read.").count(&n.SlowClosed)
+	b.counters("http_idle_closed_total", "Connections closed because nothing was asked on them for limits.idle_timeout.").count(&n.IdleClosed)
 	b.counters("http_loop_panics_total", "Panics caught in an event loop.").count(&n.Panics)
 	b.gauges("http_buffered_bytes", "Request bodies and unsent answers held now.").gauge(func() float64 { return float64(n.BufferedBytes.Load()) })
 }

@@ -27,7 +27,7 @@ func tuning(c *config.Config) index.Tuning {
 			{Room: "db", For: time.Duration(st.DB.Slice)}, {Room: "dht", For: time.Duration(st.DHT.Slice)},
 			{Room: "write", For: time.Duration(st.Write.Slice)},
 		},
-		HeadBytes: int(l.HeadBytes), BodyBytes: int64(l.Body), Ratio: int64(l.DecompressRatio),
+		HeadBytes: int(l.HeadBytes), TargetBytes: int(l.TargetBytes), BodyBytes: int64(l.Body), Gzip: c.Compression.Enabled, Ratio: int64(l.DecompressRatio),
 		BufferedBytes: int64(l.BufferedBytes), MaxConns: l.Conns(), ConnsPerIP: l.ConnsPerIP,
 		Inflight: l.Inflight, Joined: l.Joined,
 		Rate: l.RPS, RatePerIP: l.RPSPerIP,
