@@ -300,7 +300,10 @@ func (c *conn) worthParsing(in []byte) bool {
 // returns a refusal when it can already be seen to be too large.
 func (c *conn) expectBody(h *head, keep bool) *refusal {
 	most := c.tuning.BodyBytes
-	if h.length > most && most > 0 || !keep && h.length > sinkMax {
+	switch {
+	case h.length > most && most > 0:
+		return errBodyLong
+	case !keep && h.length > sinkMax:
 		return errBodyCap
 	}
 	c.body = sunkBody
@@ -343,6 +346,9 @@ func (c *conn) readBody(in []byte) (n int, s *slot) {
 		had := len(c.buf)
 		var out []byte
 		out, n, done, err = c.chunk.decode(c.buf, in, most)
+		if err == errBodyCap && c.body == keptBody {
+			err = errBodyLong
+		}
 		if err != nil {
 			return c.failBody(in, err)
 		}

@@ -74,6 +74,7 @@ var (
 // Faults of a body.
 var (
 	errBodyCap     = &refusal{status: 413, code: "body_cap", message: "the body is too large", reject: index.RejectBodyCap, close: true}
+	errBodyLong    = &refusal{status: 413, code: "body_cap", reason: "limits.body", message: errBodyCap.message, reject: index.RejectBodyCap, close: true}
 	errChunkSize   = malformed("a chunk begins with its size: 1 to 16 hex digits")
 	errChunkExt    = malformed("a chunk extension is ;name, ;name=token or ;name=\"string\"; send few, or none")
 	errChunkLine   = malformed("a chunk line must end in CRLF")

@@ -166,6 +166,9 @@ func (s *slot) appendBody(dst, body []byte, control string) []byte {
 func (s *slot) failure(dst []byte, k index.Kind) []byte {
 	v := &verdicts[k]
 	r := refusal{status: v.status, code: v.code, message: v.message, reason: s.job.Answer.Reason, reject: v.reject}
+	if k == index.Late && r.reason == "" && !time.Now().Before(s.job.Deadline) { // else a room's slice was too short
+		r.reason = timeoutKey(&s.job)
+	}
 	if r.reason == s.server.reasonRatio {
 		r.reject = index.RejectDecompressCap
 	}

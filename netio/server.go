@@ -48,6 +48,14 @@ func timeout(j *index.Job) time.Duration {
 	return j.Tuning.Budget
 }
 
+// timeoutKey names the knob of that.
+func timeoutKey(j *index.Job) string {
+	if j.Ask == index.AskWrite || j.Ask == index.AskTask {
+		return "limits.write_timeout"
+	}
+	return "budget.resolve"
+}
+
 // A Server is the public listener.
 type Server struct {
 	gnet.BuiltinEventEngine

@@ -56,7 +56,7 @@ var (
 		index.DimensionRate: {status: 429, code: "over_capacity", reason: "limits.rps", reject: index.RejectOverCapacity,
 			message: "all clients together send more requests a second than are allowed; come back after Retry-After"},
 	}
-	errLaneFull = &refusal{status: 429, code: "over_capacity", reject: index.RejectOverCapacity,
+	errLaneFull = &refusal{status: 429, code: "over_capacity", reason: "stages.cache.depth", reject: index.RejectOverCapacity,
 		message: verdicts[index.Busy].message}
 	errPanic = &refusal{status: 500, code: "internal", reject: index.RejectInternal,
 		message: verdicts[index.Broken].message}

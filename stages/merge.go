@@ -69,7 +69,7 @@ func newDesk() *desk {
 
 // join seats j at the errand about its key, a new one if need be. isNew: the
 // caller has to send it on its way. nil: over a limit; j is still the
-// caller's.
+// caller's, with the limit in its Answer.Reason.
 //
 // An asker joins only an errand that began in the generation he arrived in: an
 // errand overtaken by a write answers nobody who came after the write. One who
@@ -82,6 +82,7 @@ func (d *desk) join(j *index.Job, begin func() *errand) (e *errand, isNew bool) 
 	if merge {
 		if e := d.joinable(j); e != nil {
 			if most := j.Tuning.Joined; most > 0 && d.joined >= most {
+				j.Answer.Reason = "limits.joined"
 				return nil, false
 			}
 			d.joined++
@@ -90,6 +91,7 @@ func (d *desk) join(j *index.Job, begin func() *errand) (e *errand, isNew bool) 
 		}
 	}
 	if most := j.Tuning.Inflight; most > 0 && d.inflight >= most {
+		j.Answer.Reason = "limits.inflight"
 		return nil, false
 	}
 	e = begin()

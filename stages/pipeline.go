@@ -97,19 +97,19 @@ func (p *Pipeline) Write(j *index.Job) bool {
 	e, _ := p.desk.join(j, func() *errand { return p.begin(j, nil) })
 	if e == nil {
 		p.write.counts.RejectedInflight.Add(1)
-		return p.refuseWrite(j)
+		return p.refuseWrite(j, j.Answer.Reason)
 	}
 	if p.closing.Load() || !p.write.enter(&e.Job, time.Now()) {
 		if len(p.desk.end(e)) == 0 {
 			return true // the usher has answered it meanwhile
 		}
-		return p.refuseWrite(j)
+		return p.refuseWrite(j, e.Answer.Reason)
 	}
 	return true
 }
 
-func (p *Pipeline) refuseWrite(j *index.Job) bool {
-	j.Stage = p.write.name
+func (p *Pipeline) refuseWrite(j *index.Job, why string) bool {
+	j.Stage, j.Answer.Reason = p.write.name, why
 	j.Answer.RetryAfter = p.write.retryAfter()
 	return false
 }
@@ -162,12 +162,14 @@ func (p *Pipeline) turnAway(j *index.Job) bool {
 	if !full && !r.jammed(now) || r.fuse().blown() || now.After(j.Deadline) || p.desk.knows(j) {
 		return false
 	}
+	why := r.whyFull
 	if full {
 		r.counts.RejectedFull.Add(1)
 	} else {
+		why = r.whyWait
 		r.counts.RejectedWait.Add(1)
 	}
-	j.Stage, j.Doubt, j.Answer.RetryAfter = r.name, index.Busy, r.retryAfter()
+	j.Stage, j.Doubt, j.Answer.RetryAfter, j.Answer.Reason = r.name, index.Busy, r.retryAfter(), why
 	p.refuse(j, index.Busy)
 	return true
 }
@@ -402,7 +404,7 @@ func (e *errand) finish() {
 // before, marked as stale, or else with the reason.
 func (p *Pipeline) refuse(j *index.Job, k index.Kind) {
 	if !j.Fresh && j.Ask != index.AskWrite && j.Ask != index.AskTask {
-		retry := j.Answer.RetryAfter
+		retry, why := j.Answer.RetryAfter, j.Answer.Reason
 		j.Answer = index.Answer{}
 		if p.cfg.Cache.Cache.GetStale(j) == nil {
 			if j.Answer.Negative { // proven by somebody else meanwhile
@@ -413,7 +415,7 @@ func (p *Pipeline) refuse(j *index.Job, k index.Kind) {
 			j.Finish(k)
 			return
 		}
-		j.Answer.RetryAfter = retry
+		j.Answer.RetryAfter, j.Answer.Reason = retry, why
 	}
 	if j.Answer.RetryAfter == 0 {
 		j.Answer.RetryAfter = jitter(time.Second)

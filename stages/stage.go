@@ -58,12 +58,14 @@ type Settler interface {
 
 // A room is one stage at work.
 type room struct {
-	name   string
-	now    atomic.Pointer[Row]  // the row in force
-	fuses  atomic.Pointer[fuse] // the fuse in force
-	queue  *queue.Queue[*index.Job]
-	pool   *ants.Pool
-	labels labels
+	name string
+	now  atomic.Pointer[Row] // the row in force
+	// What a client is told that finds no place: the knob.
+	whyFull, whyWait string
+	fuses            atomic.Pointer[fuse] // the fuse in force
+	queue            *queue.Queue[*index.Job]
+	pool             *ants.Pool
+	labels           labels
 	// outbound: its step asks the network; an errand needs a context there.
 	outbound bool
 	drain    func()
@@ -107,6 +109,7 @@ const spare = 2
 
 func newRoom(row Row, done func(*index.Job, index.Kind), wanted func(*index.Job) bool) (*room, error) {
 	r := &room{name: row.Name, queue: queue.New[*index.Job](row.Depth), labels: newLabels(row.Name), done: done, wanted: wanted}
+	r.whyFull, r.whyWait = "stages."+row.Name+".depth", "stages."+row.Name+".max_wait"
 	_, r.outbound = row.Step.(Scout)
 	r.now.Store(&row)
 	r.fuses.Store(newFuse(row.Name, row.Breaker))
@@ -155,6 +158,7 @@ func (r *room) tune(next Row) {
 func (r *room) enter(j *index.Job, now time.Time) bool {
 	if r.jammed(now) {
 		r.counts.RejectedWait.Add(1)
+		j.Answer.Reason = r.whyWait
 		return false
 	}
 	j.Entered = now
@@ -164,6 +168,7 @@ func (r *room) enter(j *index.Job, now time.Time) bool {
 	}
 	if !r.queue.Push(j) {
 		r.counts.RejectedFull.Add(1)
+		j.Answer.Reason = r.whyFull
 		return false
 	}
 	r.summon()

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -232,4 +234,35 @@ func (s *server) freeze() {
 	s.t.Helper()
 	s.signal(syscall.SIGUSR1)
 	s.await("word of the freeze", func() bool { return strings.Contains(s.said(), "the database hangs") })
+}
+
+// TestFaultDrainLimit ends a server whose database hangs: it waits for
+// limits.drain as a reload has set it, and says what it left.
+func TestFaultDrainLimit(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "svc-index.toml")
+	write := func(text string) {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("limits.drain = \"10m\"\n")
+	s := start(t, options{args: []string{"--config", path}, env: []string{"RIG_DB_FREEZE=10m"}, set: []string{"budget.resolve=5m", "dht.enabled=false"}})
+	s.freeze()
+	l := s.dial(dialing{})
+	if _, err := io.WriteString(l, resolve("frozen")); err != nil {
+		t.Fatal(err)
+	}
+	s.await("look-up that hangs", func() bool { return s.scrape()[`stage_workers{stage="db",state="busy"}`] > 0 })
+	write("limits.drain = \"300ms\"\n")
+	s.await("the reload", func() bool { return s.scrape()[`config_reloads_total{result="ok"}`] > 0 })
+	s.signal(syscall.SIGTERM)
+	if code := s.exit(); code != 1 { // long before 10 minutes, or exit gives up
+		t.Errorf("exit code %d, want 1: not everything was answered", code)
+	}
+	for _, word := range []string{"still had work after limits.drain", "a step is still under way"} {
+		if !strings.Contains(s.said(), word) {
+			t.Errorf("it does not say %q:\n%s", word, s.said())
+		}
+	}
+	verifySound(t, s.dir)
 }
