@@ -75,7 +75,6 @@ func (l *loop) clock() int64 { return int64(time.Since(l.epoch)) }
 // given up.
 func (l *loop) run() {
 	for !l.over() {
-		l.now = l.clock()
 		l.issue()
 		l.tend()
 		l.take(l.wait())

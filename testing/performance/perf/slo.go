@@ -178,7 +178,10 @@ func rungOf(r *loadgen.Report, before, after lab.Usage, rate float64, p95 time.D
 // do not, then halving what is between. It returns all that it tried.
 func (b *bench) climb(ctx context.Context, t target, p95 time.Duration, withHits bool) (rungs []rung, best float64, err error) {
 	try := func(rate float64) (held bool, err error) {
-		for range 2 { // a neighbour may have disturbed it once
+		for again := range 2 { // a neighbour may have disturbed it once
+			if again > 0 {
+				lab.Calm()
+			}
 			u, err := b.measure(ctx, t, math.Round(rate), b.scaled(rungFor), p95, withHits)
 			if err != nil {
 				return false, err
