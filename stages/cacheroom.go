@@ -279,7 +279,7 @@ func (l *lane) look(j *index.Job, inOrder, past bool) (hit bool, err error) {
 	j.InOrder = false
 	l.room.counts.Missed.Add(1)
 	l.held = nil
-	l.room.line.miss(j)
+	l.room.line.miss(j, j.Entered)
 	return false, nil
 }
 

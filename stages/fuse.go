@@ -2,6 +2,7 @@ package stages
 
 import (
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/sony/gobreaker/v2"
@@ -22,11 +23,16 @@ type Breaker struct {
 // question: Missing is success.
 type fuse struct {
 	Breaker
-	two *gobreaker.TwoStepCircuitBreaker[struct{}]
+	two    *gobreaker.TwoStepCircuitBreaker[struct{}]
+	opened atomic.Bool // the last it said of itself; an open one may be half-open by now
 }
 
 func newFuse(name string, b Breaker) *fuse {
-	return &fuse{b, gobreaker.NewTwoStepCircuitBreaker[struct{}](settings(name, b))}
+	f := &fuse{Breaker: b}
+	s := settings(name, b)
+	s.OnStateChange = func(_ string, _, to gobreaker.State) { f.opened.Store(to == gobreaker.StateOpen) }
+	f.two = gobreaker.NewTwoStepCircuitBreaker[struct{}](s)
+	return f
 }
 
 func settings(name string, b Breaker) gobreaker.Settings {
@@ -68,8 +74,9 @@ func (f *fuse) allow() (report func(error), err error) {
 	return report, nil
 }
 
-// blown reports whether calls are refused.
-func (f *fuse) blown() bool { return f.two.State() == gobreaker.StateOpen }
+// blown reports whether calls are refused. The breaker itself is asked only
+// when it may be: it takes a lock and reads the clock, for every look-up.
+func (f *fuse) blown() bool { return f.opened.Load() && f.two.State() == gobreaker.StateOpen }
 
 // state returns the value of the breaker_state metric: 0 closed, 1 half-open,
 // 2 open.

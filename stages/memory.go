@@ -13,6 +13,7 @@ import (
 type trail struct {
 	legs [4]Leg
 	n    int
+	last time.Time // when it left the last of them
 }
 
 // A Leg is one room on the way of a look-up.
@@ -24,6 +25,7 @@ type Leg struct {
 
 // leg notes that the errand left the room it was in.
 func (t *trail) leg(e *errand, k index.Kind, now time.Time) {
+	t.last = now
 	at := e.at.Load()
 	if at == nil || t.n == len(t.legs) {
 		return
@@ -81,57 +83,77 @@ func (p *Past) Story(now time.Time) string {
 	return b.String()
 }
 
-// remembered is how many questions the memory holds.
-const remembered = 512
+// The memory is in rows of a few places each: which row is decided by the hash
+// of the key, and in it the oldest makes way. A map would hash every key again,
+// and hold a copy of it that is garbage soon after.
+const (
+	rowsKept = 64
+	placesOf = 8 // of a row
+)
 
 // A memory is how the last look-ups past the cache ended. The hit path does not
 // know of it.
 type memory struct {
 	mu sync.Mutex
 	// Fields below are protected by mu.
-	at   map[subject]int
-	ring [remembered]struct {
-		what subject
-		past Past
+	rows [rowsKept]struct {
+		next   uint8
+		places [placesOf]place
 	}
-	next int
+}
+
+// A place holds one question.
+type place struct {
+	about uint64
+	ask   index.Ask // 0: nothing yet
+	key   index.Key
+	past  Past
+}
+
+// find returns where a question is kept, or is to be.
+func (m *memory) find(about uint64, ask index.Ask, k *index.Key) (p *place, known bool) {
+	row := &m.rows[about%rowsKept]
+	for i := range row.places {
+		if p := &row.places[i]; p.about == about && p.ask == ask && p.key == *k {
+			return p, true
+		}
+	}
+	return &row.places[row.next%placesOf], false
 }
 
 func (m *memory) note(e *errand, stale bool) {
-	now := time.Now()
-	p := Past{
-		Asked: routes[e.Ask], At: now, Took: now.Sub(e.begun), Result: e.Result.String(), Stage: e.Stage,
-		Source: e.Answer.From.String(), Stale: stale, Partial: e.Answer.Partial || stale, Fresh: e.Fresh,
+	now := e.trail.last
+	if now.IsZero() {
+		now = time.Now() // it was in no room
 	}
+	doubt := ""
 	if e.Doubt != index.OK {
-		p.Doubt = e.Doubt.String()
+		doubt = e.Doubt.String()
 	}
-	legs := e.trail
-	s := subject{e.Ask, e.Key}
+	at := about(&e.Job)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.at == nil {
-		m.at = make(map[subject]int, remembered)
+	p, known := m.find(at, e.Ask, &e.Key)
+	if !known {
+		m.rows[at%rowsKept].next++
+		p.about, p.ask, p.key = at, e.Ask, e.Key
 	}
-	i, ok := m.at[s]
-	if !ok {
-		i = m.next
-		m.next = (m.next + 1) % remembered
-		delete(m.at, m.ring[i].what)
-		m.at[s], m.ring[i].what = i, s
+	p.past = Past{
+		Asked: routes[e.Ask], At: now, Took: now.Sub(e.begun), Result: e.Result.String(), Doubt: doubt, Stage: e.Stage,
+		Source: e.Answer.From.String(), Stale: stale, Partial: e.Answer.Partial || stale, Fresh: e.Fresh,
+		Legs: append(p.past.Legs[:0], e.trail.legs[:e.trail.n]...),
 	}
-	p.Legs = append(m.ring[i].past.Legs[:0], legs.legs[:legs.n]...)
-	m.ring[i].past = p
 }
 
 // Recall returns how the last look-ups of k past the cache ended.
 func (p *Pipeline) Recall(k index.Key) (ps []Past) {
+	hash := p.cfg.Gens.Hash(&k)
 	m := &p.memory
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for ask := index.AskResolve; ask <= index.AskManifest; ask++ {
-		if i, ok := m.at[subject{ask, k}]; ok {
-			past := m.ring[i].past
+		if at, ok := m.find(hash+uint64(ask), ask, &k); ok {
+			past := at.past
 			past.Legs = append([]Leg(nil), past.Legs...)
 			ps = append(ps, past)
 		}

@@ -32,6 +32,25 @@ type errand struct {
 	askers []*asker
 	open   bool // askers may still join
 	ended  bool
+	left   bool // somebody went before it ended: the usher may still look at it
+
+	// Most errands have one asker; he needs no memory of his own.
+	only asker
+	seat [1]*asker
+}
+
+// errands are those that are over, to be begun again. One is as large as all
+// that a look-up in the database allocates otherwise. Only those come back that
+// nobody else can know of: no context was derived from it, and no asker left.
+var errands = sync.Pool{New: func() any { return new(errand) }}
+
+// forget makes an errand new.
+func (e *errand) forget() {
+	e.Job = index.Job{}
+	e.line, e.rooms, e.begun, e.trail = nil, nil, time.Time{}, trail{}
+	e.at.Store(nil)
+	e.asked, e.open, e.ended = false, false, false
+	e.only, e.seat = asker{}, [1]*asker{}
 }
 
 // An asker is one waiting job.
@@ -42,19 +61,17 @@ type asker struct {
 	prev, next *asker // in the order of deadlines
 }
 
-// A subject is what an errand is about; askers of one subject share it.
-type subject struct {
-	ask index.Ask
-	key index.Key
-}
+// about is where the desk keeps what is asked. Two questions that share a place
+// do not share an errand: the later one has the place.
+func about(j *index.Job) uint64 { return j.Hash + uint64(j.Ask) }
 
 // A desk knows who waits for what. It is the one lock of the pipeline, and is
 // never held while another room is called.
 type desk struct {
 	mu       sync.Mutex
-	about    map[subject]*errand
-	inflight int // errands that have not ended
-	joined   int // askers beyond the first of an errand
+	about    map[uint64]*errand // by hash: a key is long, and to hash it again costs as much as to find it
+	inflight int                // errands that have not ended
+	joined   int                // askers beyond the first of an errand
 	waiting  int
 	// first and last are the ends of the list of askers, soonest deadline
 	// first. Budgets are alike, so a newcomer nearly always goes to the end.
@@ -64,7 +81,7 @@ type desk struct {
 }
 
 func newDesk() *desk {
-	return &desk{about: make(map[subject]*errand), wake: make(chan struct{}, 1)}
+	return &desk{about: make(map[uint64]*errand), wake: make(chan struct{}, 1)}
 }
 
 // join seats j at the errand about its key, a new one if need be. isNew: the
@@ -77,7 +94,6 @@ func newDesk() *desk {
 func (d *desk) join(j *index.Job, begin func() *errand) (e *errand, isNew bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s := subject{j.Ask, j.Key}
 	merge := j.Ask != index.AskWrite && j.Ask != index.AskTask
 	if merge {
 		if e := d.joinable(j); e != nil {
@@ -98,7 +114,7 @@ func (d *desk) join(j *index.Job, begin func() *errand) (e *errand, isNew bool) 
 	e.open = true
 	d.inflight++
 	if merge {
-		d.about[s] = e
+		d.about[about(j)] = e
 	}
 	d.seat(j, e)
 	return e, true
@@ -120,10 +136,11 @@ func (d *desk) equip(e *errand) {
 
 // joinable returns the errand that j may join, nil for none.
 func (d *desk) joinable(j *index.Job) *errand {
-	if e := d.about[subject{j.Ask, j.Key}]; e != nil && !j.Fresh && e.open && e.Noted == j.Noted {
-		return e
+	e := d.about[about(j)]
+	if e == nil || j.Fresh || !e.open || e.Noted != j.Noted || e.Ask != j.Ask || e.Key != j.Key {
+		return nil
 	}
-	return nil
+	return e
 }
 
 // knows reports whether j could join somebody else's errand.
@@ -135,7 +152,13 @@ func (d *desk) knows(j *index.Job) bool {
 
 // seat adds j to e's askers and to the list of deadlines.
 func (d *desk) seat(j *index.Job, e *errand) {
-	a := &asker{job: j, errand: e, at: len(e.askers)}
+	a := &e.only
+	if e.askers == nil {
+		e.askers = e.seat[:0]
+	} else {
+		a = new(asker)
+	}
+	*a = asker{job: j, errand: e, at: len(e.askers)}
 	e.askers = append(e.askers, a)
 	after := d.last
 	for after != nil && after.job.Deadline.After(j.Deadline) {
@@ -199,7 +222,7 @@ func (d *desk) end(e *errand) []*asker {
 // shut lets nobody join e any more.
 func (d *desk) shut(e *errand) {
 	e.open = false
-	if s := (subject{e.Ask, e.Key}); d.about[s] == e {
+	if s := about(&e.Job); d.about[s] == e {
 		delete(d.about, s)
 	}
 }
@@ -227,6 +250,7 @@ func (d *desk) leave(now time.Time, gone bool) (late []*asker) {
 func (d *desk) drop(a *asker) {
 	d.unseat(a)
 	e := a.errand
+	e.left = true
 	last := len(e.askers) - 1
 	e.askers[a.at] = e.askers[last]
 	e.askers[a.at].at = a.at

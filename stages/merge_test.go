@@ -23,20 +23,22 @@ func (l *leaver) Gone() bool       { return l.gone }
 type seating struct {
 	*desk
 	t     *testing.T
+	gens  *index.Generations
 	start time.Time
 	under *index.Tuning
 }
 
 func newSeating(t *testing.T, maxInflight, maxJoined int) *seating {
-	return &seating{newDesk(), t, time.Now(), limited(maxInflight, maxJoined).Now()}
+	return &seating{newDesk(), t, index.NewGenerations(), time.Now(), limited(maxInflight, maxJoined).Now()}
 }
 
 // asker makes a job about a name that is due so many milliseconds from the
 // start.
 func (s *seating) asker(name string, ms int) *index.Job {
 	s.t.Helper()
+	k := key(s.t, name)
 	return &index.Job{
-		Ask: index.AskResolve, Key: key(s.t, name), Home: new(leaver), Tuning: s.under,
+		Ask: index.AskResolve, Key: k, Hash: s.gens.Hash(&k), Home: new(leaver), Tuning: s.under,
 		Deadline: s.start.Add(time.Duration(ms) * time.Millisecond),
 	}
 }
@@ -91,8 +93,8 @@ func (s *seating) check(under map[*errand]bool) {
 		s.t.Fatalf("%d sit, %d by errands; joined %d, by the books %d; under way %d, by the books %d",
 			len(seated), askers, joined, s.joined, len(under), s.inflight)
 	}
-	for sub, e := range s.about {
-		if !under[e] || !e.open || sub != (subject{e.Ask, e.Key}) {
+	for at, e := range s.about {
+		if !under[e] || !e.open || at != about(&e.Job) {
 			s.t.Fatal("the desk would send somebody to an errand that is closed")
 		}
 	}

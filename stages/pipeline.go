@@ -94,12 +94,13 @@ func (p *Pipeline) Refused(jobs int) { p.cache.counts.RejectedFull.Add(uint64(jo
 // Write implements index.Resolver.
 func (p *Pipeline) Write(j *index.Job) bool {
 	p.date(j)
-	e, _ := p.desk.join(j, func() *errand { return p.begin(j, nil) })
+	now := time.Now()
+	e, _ := p.desk.join(j, func() *errand { return p.begin(j, nil, now) })
 	if e == nil {
 		p.write.counts.RejectedInflight.Add(1)
 		return p.refuseWrite(j, j.Answer.Reason)
 	}
-	if p.closing.Load() || !p.write.enter(&e.Job, time.Now()) {
+	if p.closing.Load() || !p.write.enter(&e.Job, now) {
 		if len(p.desk.end(e)) == 0 {
 			return true // the usher has answered it meanwhile
 		}
@@ -118,17 +119,17 @@ func (p *Pipeline) refuseWrite(j *index.Job, why string) bool {
 // home as any other does.
 func (p *Pipeline) Lookup(j *index.Job) {
 	j.Noted = p.cfg.Gens.Note(j.Hash)
-	p.miss(j)
+	p.miss(j, time.Now())
 }
 
 // miss sends a job that the cache could not answer to the rooms behind it,
 // with whoever asks the same.
-func (p *Pipeline) miss(j *index.Job) {
+func (p *Pipeline) miss(j *index.Job, now time.Time) {
 	p.date(j)
-	if p.turnAway(j) {
+	if p.turnAway(j, now) {
 		return
 	}
-	e, isNew := p.desk.join(j, func() *errand { return p.begin(j, p.rooms) })
+	e, isNew := p.desk.join(j, func() *errand { return p.begin(j, p.rooms, now) })
 	switch {
 	case e == nil:
 		j.Stage = p.cache.name
@@ -136,7 +137,7 @@ func (p *Pipeline) miss(j *index.Job) {
 		j.Answer.RetryAfter = jitter(time.Second)
 		p.refuse(j, index.Busy)
 	case isNew:
-		p.onward(e)
+		p.onward(e, now)
 	default:
 		p.lookups.Joined.Add(1)
 	}
@@ -153,11 +154,11 @@ func (p *Pipeline) date(j *index.Job) {
 // under way for somebody else. It does before an errand is made what would be
 // done to the errand: under ten times the load nine of ten end here, and each
 // takes time from the hits.
-func (p *Pipeline) turnAway(j *index.Job) bool {
+func (p *Pipeline) turnAway(j *index.Job, now time.Time) bool {
 	if len(p.rooms) == 0 {
 		return false
 	}
-	r, now := p.rooms[0], time.Now()
+	r := p.rooms[0]
 	full := r.full()
 	if !full && !r.jammed(now) || r.fuse().blown() || now.After(j.Deadline) || p.desk.knows(j) {
 		return false
@@ -175,14 +176,15 @@ func (p *Pipeline) turnAway(j *index.Job) bool {
 }
 
 // begin makes the errand that will answer j.
-func (p *Pipeline) begin(j *index.Job, rooms []*room) *errand {
-	e := &errand{line: p, rooms: rooms, begun: time.Now()}
+func (p *Pipeline) begin(j *index.Job, rooms []*room, now time.Time) *errand {
+	e := errands.Get().(*errand)
+	e.line, e.rooms, e.begun = p, rooms, now
 	e.Job = *j
 	e.Job.Answer = index.Answer{}
 	e.Home, e.InOrder, e.CorrID = e, false, nil              // the flight's bytes may be gone before the errand is
 	e.Query = index.ProviderQuery{Limit: index.DefaultLimit} // the whole set; each asker narrows it for himself
 	if rooms != nil {
-		e.Deadline = time.Now().Add(j.Tuning.Budget)
+		e.Deadline = now.Add(j.Tuning.Budget)
 	}
 	return e
 }
@@ -198,7 +200,7 @@ func Context(j *index.Job) context.Context {
 
 // done is where a room leaves a job it is through with. A bug on the way from
 // here costs the errand its answer, not its askers theirs.
-func (p *Pipeline) done(j *index.Job, k index.Kind) {
+func (p *Pipeline) done(j *index.Job, k index.Kind, now time.Time) {
 	e := j.Home.(*errand)
 	defer func() {
 		if recover() == nil {
@@ -215,13 +217,13 @@ func (p *Pipeline) done(j *index.Job, k index.Kind) {
 		}
 		e.finish()
 	}()
-	e.trail.leg(e, k, time.Now())
-	p.route(e, k)
+	e.trail.leg(e, k, now)
+	p.route(e, k, now)
 }
 
 // route decides what becomes of an errand that a room is done with. It is the
 // only place that decides.
-func (p *Pipeline) route(e *errand, k index.Kind) {
+func (p *Pipeline) route(e *errand, k index.Kind, now time.Time) {
 	if at := e.at.Load(); at != nil && at.outbound && (k == index.OK || k == index.Missing) {
 		e.asked = true
 	}
@@ -243,7 +245,7 @@ func (p *Pipeline) route(e *errand, k index.Kind) {
 	case k != index.Missing:
 		e.doubt(k) // it could not look, so we cannot promise "not found"
 	}
-	p.onward(e)
+	p.onward(e, now)
 }
 
 // doubt notes that the room the errand is in could not look.
@@ -257,9 +259,8 @@ func (e *errand) doubt(k index.Kind) {
 }
 
 // onward puts an errand into the next room that can be asked, or ends it.
-func (p *Pipeline) onward(e *errand) {
+func (p *Pipeline) onward(e *errand, now time.Time) {
 	for len(e.rooms) > 0 {
-		now := time.Now()
 		if now.After(e.Deadline) {
 			e.Finish(index.Late)
 			return
@@ -393,10 +394,15 @@ func (p *Pipeline) hand(e *errand, j *index.Job, other []byte) {
 	p.refuse(j, e.Result)
 }
 
-// finish lets go of what an errand held.
+// finish lets go of an errand that is over, and of what it held.
 func (e *errand) finish() {
 	if e.cancel != nil {
 		e.cancel()
+		return
+	}
+	if e.kept == nil && !e.left {
+		e.forget()
+		errands.Put(e)
 	}
 }
 

@@ -30,6 +30,12 @@ type fakeNetwork func(context.Context) error
 
 func (f fakeNetwork) Discover(ctx context.Context, _ *index.Job) error { return f(ctx) }
 
+// A subject is what a job is about.
+type subject struct {
+	ask index.Ask
+	key index.Key
+}
+
 // fakeCache keeps what it is given, by question and key, for ever.
 type fakeCache struct {
 	gens *index.Generations
@@ -260,7 +266,7 @@ func TestTenThousandAskersOfOneAbsentKeyCauseOneLook(t *testing.T) {
 		for range 10_000 {
 			j := b.job(k, h)
 			j.Noted = b.gens.Note(j.Hash)
-			b.miss(j)
+			b.miss(j, time.Now())
 		}
 		for range 10_000 {
 			if j := h.wait(t); j.Result != index.Missing {
@@ -521,7 +527,7 @@ func TestARefusalDoesNotAllocate(t *testing.T) {
 	j := b.job(key(t, "name:new"), h)
 	j.Deadline, j.Tuning = time.Now().Add(time.Minute), &usual
 	n := testing.AllocsPerRun(100, func() {
-		b.miss(j)
+		b.miss(j, time.Now())
 		if j := <-h; j.Result != index.Busy {
 			t.Fatalf("%v, want a refusal", j.Result)
 		}

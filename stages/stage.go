@@ -69,8 +69,8 @@ type room struct {
 	// outbound: its step asks the network; an errand needs a context there.
 	outbound bool
 	drain    func()
-	done     func(*index.Job, index.Kind) // where a job goes when the room is done with it
-	wanted   func(*index.Job) bool        // whether anybody still waits for it
+	done     func(*index.Job, index.Kind, time.Time) // where a job goes when the room is done with it, now
+	wanted   func(*index.Job) bool                   // whether anybody still waits for it
 	counts   index.RoomCounts
 	rate     drainRate
 
@@ -107,7 +107,7 @@ type hand struct {
 // leaves our count a moment before ants has it back.
 const spare = 2
 
-func newRoom(row Row, done func(*index.Job, index.Kind), wanted func(*index.Job) bool) (*room, error) {
+func newRoom(row Row, done func(*index.Job, index.Kind, time.Time), wanted func(*index.Job) bool) (*room, error) {
 	r := &room{name: row.Name, queue: queue.New[*index.Job](row.Depth), labels: newLabels(row.Name), done: done, wanted: wanted}
 	r.whyFull, r.whyWait = "stages."+row.Name+".depth", "stages."+row.Name+".max_wait"
 	_, r.outbound = row.Step.(Scout)
@@ -266,18 +266,20 @@ func (r *room) batch(h *hand, js []*index.Job) {
 	r.last.Store(int32(len(js)))
 	settler, _ := r.row().Step.(Settler)
 	h.ready = h.ready[:0]
+	now := time.Now()
 	for _, j := range js {
 		if j.Ask != h.ask {
 			h.ask = j.Ask
 			r.labels.wear(j.Ask)
 		}
-		k := r.attempt(h, j, settler != nil)
+		k := index.OK
+		k, now = r.attempt(h, j, settler != nil, now)
 		if settler != nil && k == index.OK {
 			h.ready = append(h.ready, j)
 			continue
 		}
 		r.rate.add(1)
-		r.leave(j, k)
+		r.leave(j, k, now)
 	}
 	if len(h.ready) == 0 {
 		return
@@ -285,54 +287,56 @@ func (r *room) batch(h *hand, js []*index.Job) {
 	h.kinds = append(h.kinds[:0], make([]index.Kind, len(h.ready))...)
 	r.settle(h, settler)
 	r.rate.add(len(h.ready))
+	now = time.Now()
 	for i, j := range h.ready {
 		r.count(h.kinds[i])
-		r.leave(j, h.kinds[i])
+		r.leave(j, h.kinds[i], now)
 	}
 	clear(h.ready)
 }
 
 // leave sends a job on. Whatever goes wrong on its way does not reach the
 // other jobs of the batch.
-func (r *room) leave(j *index.Job, k index.Kind) {
+func (r *room) leave(j *index.Job, k index.Kind, now time.Time) {
 	defer func() {
 		if p := recover(); p != nil {
 			r.counts.Panics.Add(1)
 		}
 	}()
-	r.done(j, k)
+	r.done(j, k, now)
 }
 
 // attempt runs the step, unless the slice ran out in the queue: work that
-// nobody waits for any more is the most expensive work there is.
-func (r *room) attempt(h *hand, j *index.Job, prepare bool) index.Kind {
-	now := time.Now()
+// nobody waits for any more is the most expensive work there is. It takes the
+// time and returns what it is then: the clock is read once a job.
+func (r *room) attempt(h *hand, j *index.Job, prepare bool, now time.Time) (index.Kind, time.Time) {
 	r.counts.Wait.Observe(now.Sub(j.Entered))
 	if now.After(j.Due) || !r.wanted(j) {
 		r.counts.Expired.Add(1)
 		if now.Before(j.Deadline) && r.wanted(j) {
-			return index.Busy // it waited too long, but its time is not up
+			return index.Busy, now // it waited too long, but its time is not up
 		}
-		return index.Late
+		return index.Late, now
 	}
 	if prepare { // the fuse watches the settling
 		k := r.guard(j)
 		if k != index.OK {
 			r.count(k)
 		}
-		return k
+		return k, time.Now()
 	}
 	report, err := r.fuse().allow()
 	if err != nil {
 		r.counts.Skipped.Add(1)
-		return index.Down
+		return index.Down, now
 	}
 	h.take(now, r.row().Slice, report)
 	k := r.guard(j)
-	r.charge(time.Since(now))
+	after := time.Now()
+	r.charge(after.Sub(now))
 	h.drop(r.verdict(j, k))
 	r.count(k)
-	return k
+	return k, after
 }
 
 // verdict is what the fuse is told of a step: nothing, when it ended because

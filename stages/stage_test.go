@@ -76,7 +76,7 @@ type ended struct {
 func newLodging(t *testing.T, row Row) *lodging {
 	t.Helper()
 	l := &lodging{t: t, out: make(chan ended, 1000), want: true}
-	r, err := newRoom(row, func(j *index.Job, k index.Kind) { l.out <- ended{j, k} }, func(*index.Job) bool { return l.want })
+	r, err := newRoom(row, func(j *index.Job, k index.Kind, _ time.Time) { l.out <- ended{j, k} }, func(*index.Job) bool { return l.want })
 	if err != nil {
 		t.Fatal(err)
 	}
