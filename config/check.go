@@ -237,12 +237,21 @@ func atLeastOne(key string, n int) []error {
 // behind our back.
 const cacheMin = 512 << 10
 
+// warmupMost is more than two seconds of reading.
+const warmupMost = 1_000_000
+
 func (c Config) checkKnobs() (bad []error) {
 	if c.Cache.Bytes < cacheMin {
 		bad = append(bad, fmt.Errorf("cache.bytes = %v: expected at least %v", c.Cache.Bytes, Bytes(cacheMin)))
 	}
 	if c.Cache.TTL <= 0 {
 		bad = append(bad, fmt.Errorf("cache.ttl = %v: expected more than 0; an answer without a time would never be fresh", c.Cache.TTL))
+	}
+	if c.Cache.RefreshAhead < 0 || c.Cache.RefreshAhead > 1 {
+		bad = append(bad, fmt.Errorf("cache.refresh_ahead = %v: expected 0..1", c.Cache.RefreshAhead))
+	}
+	if c.Cache.WarmupKeys > warmupMost {
+		bad = append(bad, fmt.Errorf("cache.warmup_keys = %d: expected at most %d; more cannot be read in the time there is", c.Cache.WarmupKeys, warmupMost))
 	}
 	if c.Rank.RegionBias < 0 || c.Rank.RegionBias > 1 {
 		bad = append(bad, fmt.Errorf("rank.region_bias = %v: expected 0..1", c.Rank.RegionBias))
@@ -353,6 +362,10 @@ func (c Config) checkAmnesia() (bad []error) {
 			bad = append(bad, fmt.Errorf("%s = true and amnesia.enabled = true: the one writes files, the other promises that none "+
 				"is written after start; set %s = false", w.key, w.key))
 		}
+	}
+	if c.Cache.WarmupKeys > 0 {
+		bad = append(bad, fmt.Errorf("cache.warmup_keys = %d and amnesia.enabled = true: what was asked would be on the disk; "+
+			"set cache.warmup_keys = 0", c.Cache.WarmupKeys))
 	}
 	return bad
 }

@@ -153,6 +153,9 @@ type Cache struct {
 	TTL      Duration `toml:"ttl"`
 	NegTTL   Duration `toml:"neg_ttl"`
 	StaleFor Duration `toml:"stale_for"`
+
+	RefreshAhead float64 `toml:"refresh_ahead"`
+	WarmupKeys   int     `toml:"warmup_keys"`
 }
 
 // DB is the store on disk.

@@ -86,6 +86,8 @@ func (c *Config) keys() []key {
 			{"cache.ttl", &c.Cache.TTL, "", "how long an answer is fresh"},
 			{"cache.neg_ttl", &c.Cache.NegTTL, "", "how long a proven absence is remembered"},
 			{"cache.stale_for", &c.Cache.StaleFor, "", "how long past its time an answer may be served when the fresh source cannot be asked"},
+			{"cache.refresh_ahead", &c.Cache.RefreshAhead, "0..1", "share of an answer's life, at its end, in which being asked for renews it in the background, as long as the stages have little to do; 0: never"},
+			{"cache.warmup_keys", &c.Cache.WarmupKeys, "answers", "answers asked for last that are remembered over a restart, and read from the database into the cache before it begins, for two seconds at most; 0: none"},
 
 			{"db.sync", &c.DB.Sync, "", "wait for the disk before a write is acknowledged; false loses acknowledged writes in a power cut"},
 			{"db.path", &c.DB.Path, "", "directory of the database; empty: db in data_dir"},
@@ -156,7 +158,7 @@ func (s *Stage) keys(at string) []key {
 // need a restart: somebody has taken them at start, and does not look again.
 var live = []string{
 	"dht.alpha", "dht.beta", "dht.hedge", "dht.hedge_jitter", "dht.hedge_budget",
-	"limits", "quota", "budget", "stages", "cache.ttl", "cache.neg_ttl", "cache.stale_for",
+	"limits", "quota", "budget", "stages", "cache.ttl", "cache.neg_ttl", "cache.stale_for", "cache.refresh_ahead",
 	"rank", "compression", "log.level", "amnesia.purge_interval",
 }
 
@@ -169,7 +171,6 @@ func isLive(name string) bool {
 // yet. They are told apart from misspelt ones: the advice is another.
 var later = []string{
 	"dht.pq", "facets", "tls", "proxy", "tracing",
-	"cache.refresh_ahead", "cache.warmup_keys",
 	"db.engine",
 }
 

@@ -120,6 +120,7 @@ type Answer struct {
 	Checked    int64         // AskProviders: unix seconds when the network last told of the set; 0: never
 	Past       bool          // it is past its time: the network has to be asked
 	Negative   bool          // a proven absence, from the cache
+	Aging      bool          // from the cache, and near its end: worth renewing
 	Stale      bool          // past its time; the fresh source could not be asked
 	Partial    bool          // some place could not be asked
 	Seq        uint64        // Conflict: the sequence that stands

@@ -248,6 +248,8 @@ type LookupCounts struct {
 	Joined                                atomic.Uint64
 	NegativeAfterWrite                    atomic.Uint64 // must stay 0
 	ProviderSetChanges                    atomic.Uint64
+	Renewed, RenewDropped                 atomic.Uint64 // answers looked up again before their end, or not for want of room
+	Warmed                                atomic.Uint64 // answers put into the cache before the first client
 	Kept, KeptDropped                     atomic.Uint64 // finds of the network that entered the store, or found no room on the way
 }
 

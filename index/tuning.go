@@ -49,6 +49,8 @@ type Lives struct {
 	TTL      time.Duration // an answer
 	NegTTL   time.Duration // a proven absence
 	StaleFor time.Duration // how long past that an answer may be served as stale
+
+	RefreshAhead float64 // share of an answer's life, at its end, in which a hit renews it; 0: none
 }
 
 // Slice returns the room's slice, or else what its row says.

@@ -55,12 +55,13 @@ type lane struct {
 	run   func() (struct{}, error) // works off a batch; made once, because a closure a batch would be garbage
 
 	// Belong to the worker.
-	batch []*index.Flight
-	n     int
-	found uint64
-	waits index.Sheet
-	blown bool       // the fuse is: walk past the cache
-	held  *index.Job // the job in hand, until it is given away
+	batch   []*index.Flight
+	n       int
+	found   uint64
+	waits   index.Sheet
+	blown   bool // the fuse is: walk past the cache
+	renewed [renewMarks]renewMark
+	held    *index.Job // the job in hand, until it is given away
 }
 
 // laneRoom is how many times its depth a lane could hold: so much deeper it can
@@ -271,6 +272,9 @@ func (l *lane) look(j *index.Job, inOrder, past bool) (hit bool, err error) {
 	if !past && !j.Fresh {
 		j.Home.Open(j)
 		if l.room.cache.Get(j) == nil {
+			if j.Answer.Aging {
+				l.renew(j)
+			}
 			l.answer(j)
 			return true, nil
 		}

@@ -37,6 +37,7 @@ type Pipeline struct {
 	memory  memory
 	// absorbing are finds on their way into the store.
 	absorbing atomic.Int32
+	renewing  atomic.Int32 // look-ups of answers near their end
 	stop      chan struct{}
 	usher     sync.WaitGroup
 }

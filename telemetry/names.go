@@ -80,6 +80,10 @@ func enterLookups(b *book, s Sources) {
 	b.counters("index_dht_kept_total", "Finds of the DHT that entered the database.").count(&l.Kept)
 	b.counters("index_dht_kept_dropped_total", "Finds of the DHT that found no room on their way into the database.").count(&l.KeptDropped)
 
+	b.counters("index_cache_renewed_total", "Answers looked up again in the background, near the end of their time (cache.refresh_ahead).").count(&l.Renewed)
+	b.counters("index_cache_renew_dropped_total", "Answers near their end that were not renewed, for the stages had enough to do.").count(&l.RenewDropped)
+	b.counters("index_cache_warmed_total", "Answers put into the cache at the start (cache.warmup_keys).").count(&l.Warmed)
+
 	c := s.Cache
 	b.counters("index_cache_hits_total", "Answers from memory: fresh, negative or stale.").count(&c.Hits)
 	b.counters("index_cache_misses_total", "Look-ups memory could not answer.").count(&c.Misses)

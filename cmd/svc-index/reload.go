@@ -34,6 +34,7 @@ func tuning(c *config.Config) index.Tuning {
 		ResolvesPerMin: c.Quota.ResolvesPerMin, ProvidersPerMin: c.Quota.ProvidersPerMin,
 		Lives: index.Lives{
 			TTL: time.Duration(c.Cache.TTL), NegTTL: time.Duration(c.Cache.NegTTL), StaleFor: time.Duration(c.Cache.StaleFor),
+			RefreshAhead: c.Cache.RefreshAhead,
 		},
 		Rank: rank(c.Rank),
 	}

@@ -54,7 +54,8 @@ type house struct {
 	keeper   *audit.Keeper    // nil: no audit
 	store    *leveldb.DB
 	cache    *ram.Cache
-	purge    *purge // nil: nothing is forgotten before the end
+	shelf    stages.Shelf // the store, and what of it is an answer
+	purge    *purge       // nil: nothing is forgotten before the end
 	tasks    *stages.Tasks
 	line     *stages.Pipeline
 	front    index.Resolver // of the event loops: line
@@ -133,6 +134,7 @@ func build(cfg config.Config, log *slog.Logger, s seams) (h *house, err error) {
 	if err := h.buildLine(gens, pages, integrity, s); err != nil {
 		return h, err
 	}
+	h.warmUp(pages)
 	if err := h.open(gens, pages, integrity, nodeID); err != nil {
 		return h, err
 	}
@@ -156,8 +158,9 @@ func (h *house) buildLine(gens *index.Generations, pages *netio.Pages, integrity
 		Announces: h.announces,
 	}
 	fresh := &stages.Freshness{After: time.Duration(cfg.DB.RefreshAfter), Believe: h.trust.Believes}
+	h.shelf = stages.Shelf{Store: store, Rule: fresh}
 	rooms := []stages.Row{
-		row("db", &st.DB, stages.Shelf{Store: store, Rule: fresh}),
+		row("db", &st.DB, h.shelf),
 	}
 	network := s.network
 	if network == nil && h.dht.node != nil {
@@ -410,11 +413,12 @@ func (h *house) close(ctx context.Context) error {
 		errs = append(errs, h.watch.Close(ctx))
 	}
 	h.purge.close()
-	if h.cache != nil {
-		h.cache.Close()
-	}
 	disk, cancel := grace(ctx)
 	defer cancel()
+	if h.cache != nil {
+		h.keepWarm(disk)
+		h.cache.Close()
+	}
 	if h.keeper != nil && !stuck {
 		err := bounded(disk, "audit", h.keeper.Close)
 		if stuck = errors.Is(err, errHangs); stuck {

@@ -47,6 +47,12 @@ func flagsOf(k *index.Key, negative bool) (f byte) {
 
 func (e *entry) negative() bool { return e.flags&flagNegative != 0 }
 
+// aging reports whether e is in so large a share of its life, at its end. An
+// absence is not worth renewing.
+func (e *entry) aging(now time.Duration, share float64) bool {
+	return !e.negative() && float64(e.freshUntil-now) < share*float64(e.freshUntil-e.filledAt)
+}
+
 // isOf reports whether e was filled for k and not for a key of the same hash.
 func (e *entry) isOf(k *index.Key) bool {
 	return k.IsName() == (e.flags&flagName != 0) && bytes.Equal(k.Bytes(), e.key)

@@ -176,6 +176,7 @@ func (r *read) take(b []byte) error {
 	}
 	a.From, a.Negative, a.Stale = index.FromCache, e.negative(), past
 	a.Age = max(r.now-e.filledAt, 0) // it may be younger than the batch
+	a.Aging = !past && j.Tuning != nil && j.Tuning.Lives.RefreshAhead > 0 && e.aging(r.now, j.Tuning.Lives.RefreshAhead)
 	r.err = nil
 	return nil
 }
