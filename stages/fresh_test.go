@@ -22,6 +22,7 @@ type nook struct {
 	stored map[index.Key]index.Answer
 	net    map[index.Key]index.Answer
 	err    error // of the network; nil: it answers
+	away   error // of the database when a find is held against it
 	asked  int   // the network
 	kept   []*index.Mutation
 }
@@ -87,6 +88,9 @@ func (n *nook) Discover(_ context.Context, j *index.Job) error {
 func (n *nook) Blend(j *index.Job) (bool, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.away != nil {
+		return false, n.away
+	}
 	was := n.stored[j.Key]
 	if j.Key.IsName() {
 		if was.Name.Seq >= j.Answer.Name.Seq {
@@ -309,6 +313,34 @@ func TestWhoCannotWaitGetsWhatIsStored(t *testing.T) {
 		n.Push(0, []*index.Flight{{Jobs: []*index.Job{j}}})
 		if j = h.wait(t); j.Result != index.OK || !j.Answer.Stale || j.Answer.Name.Seq != 5 {
 			t.Errorf("got %v, stale %v, seq %d; want the stored one, stale", j.Result, j.Answer.Stale, j.Answer.Name.Seq)
+		}
+	})
+}
+
+// A database that is gone by the time the network has answered might have had
+// more: what is given out says so, and is not kept.
+func TestAFindThatCouldNotBeHeldAgainstWhatIsStoredIsPartial(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNook(t, nil)
+		cid := index.Sum([]byte("x")).String()
+		k := key(t, cid)
+		n.net[k] = index.Answer{Providers: []index.Provider{{ID: "far", Addr: "/ip4/192.0.2.1/tcp/8080/http", LastSeen: 1, Expires: time.Now().Unix() + 600}}}
+		ask := func() *index.Job {
+			h := make(home, 1)
+			j := n.job(k, h)
+			j.Ask = index.AskProviders
+			n.Push(0, []*index.Flight{{Jobs: []*index.Job{j}}})
+			return h.wait(t)
+		}
+		n.away = index.Down
+		for range 2 {
+			if j := ask(); j.Result != index.OK || !j.Answer.Partial || j.Answer.From != index.FromDHT || len(j.Answer.Providers) != 1 {
+				t.Errorf("%v from %v, partial %v, %d providers; want the network's one, partial", j.Result, j.Answer.From, j.Answer.Partial, len(j.Answer.Providers))
+			}
+		}
+		n.away = nil
+		if j := ask(); j.Result != index.OK || j.Answer.Partial {
+			t.Errorf("when the database is back: %v, partial %v", j.Result, j.Answer.Partial)
 		}
 	})
 }

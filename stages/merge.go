@@ -90,7 +90,8 @@ func newDesk() *desk {
 //
 // An asker joins only an errand that began in the generation he arrived in: an
 // errand overtaken by a write answers nobody who came after the write. One who
-// wants it fresh joins none that began before him.
+// wants it fresh joins none that began before him. What is rendered for all is
+// ordered by the rules that the errand began under, so they have to be his, too.
 func (d *desk) join(j *index.Job, begin func() *errand) (e *errand, isNew bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -137,10 +138,14 @@ func (d *desk) equip(e *errand) {
 // joinable returns the errand that j may join, nil for none.
 func (d *desk) joinable(j *index.Job) *errand {
 	e := d.about[about(j)]
-	if e == nil || j.Fresh || !e.open || e.Noted != j.Noted || e.Ask != j.Ask || e.Key != j.Key {
+	if e == nil || j.Fresh || !e.open || e.Noted != j.Noted || e.Ask != j.Ask || e.Key != j.Key || !sameRules(e.Tuning, j.Tuning) {
 		return nil
 	}
 	return e
+}
+
+func sameRules(a, b *index.Tuning) bool {
+	return a == b || a != nil && b != nil && a.Serial == b.Serial
 }
 
 // knows reports whether j could join somebody else's errand.

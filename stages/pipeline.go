@@ -312,7 +312,7 @@ func (p *Pipeline) deliver(e *errand) {
 			p.render(e)
 		}
 		if e.Result == index.OK && !e.Answer.Partial || e.Result == index.Missing {
-			p.cfg.Cache.Cache.PutIf(&e.Job)
+			p.keep(&e.Job)
 		}
 		p.memory.note(e, stale != nil)
 	}
@@ -370,9 +370,19 @@ func (p *Pipeline) renderOther(e *errand, f index.Format) []byte {
 	o.Format = f
 	p.render(o)
 	if o.Result == index.OK && !o.Answer.Partial {
-		p.cfg.Cache.Cache.PutIf(&o.Job)
+		p.keep(&o.Job)
 	}
 	return o.Answer.Page
+}
+
+// keep puts what j found into the cache, unless the rules it was rendered under
+// are no longer in force. Whoever changes them bumps the generations afterwards:
+// of what began under the old ones, that leaves only what noted its generation
+// after that, and this does not let it in.
+func (p *Pipeline) keep(j *index.Job) {
+	if j.Tuning == nil || j.Tuning.Serial == p.cfg.Dial.Now().Serial {
+		p.cfg.Cache.Cache.PutIf(j)
+	}
 }
 
 // hand gives one asker the errand's answer.

@@ -450,6 +450,37 @@ func TestAFreshAskerJoinsNoLookUpThatBeganBeforeHim(t *testing.T) {
 	})
 }
 
+// Rules are changed first, and the generations bumped after that. A request
+// that began before the one may note its generation after the other: what is
+// rendered for it is under rules that are out.
+func TestWhatIsRenderedUnderRulesThatAreOutIsNobodyElses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var looks atomic.Int64
+		var dial *index.Dial
+		b := setUp(t, func(c *Config) { dial = c.Dial }, fakeStep(func(j *index.Job) error {
+			looks.Add(1)
+			time.Sleep(50 * time.Millisecond)
+			return has(j)
+		}))
+		old, late := make(home, 1), make(home, 1)
+		first := b.job(key(t, "name:a"), old)
+		first.Tuning = dial.Now()
+		dial.Turn(usual)
+		b.gens.BumpAll()
+		b.Push(0, []*index.Flight{{Jobs: []*index.Job{first}}})
+		time.Sleep(10 * time.Millisecond)
+		second := b.job(key(t, "name:a"), late)
+		second.Tuning = dial.Now()
+		b.Push(0, []*index.Flight{{Jobs: []*index.Job{second}}})
+		if old.wait(t).Result != index.OK || late.wait(t).Result != index.OK || looks.Load() != 2 {
+			t.Errorf("%d looks, want one under each of the rules", looks.Load())
+		}
+		if kept := b.cache.kept[subject{index.AskResolve, key(t, "name:a")}]; kept.Tuning != dial.Now() {
+			t.Errorf("what is kept is of the rules %+v", kept.Tuning)
+		}
+	})
+}
+
 func TestAFullQueueIsRefusedWithoutAWorker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var looks atomic.Int64

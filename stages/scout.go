@@ -80,7 +80,8 @@ func (n *Intake) take(j *index.Job, now int64) error {
 		return nil
 	}
 	if k := index.KindOf(err); k != index.OK && k != index.Missing && !j.Key.IsName() {
-		return nil // what is stored could not look, and has said so: the answer is partial
+		j.Doubt = index.Stronger(j.Doubt, k) // it could look a moment ago, and would have said more
+		return nil
 	}
 	return err
 }
