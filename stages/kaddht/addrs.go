@@ -87,6 +87,17 @@ func endpoint(a ma.Multiaddr) (ip netip.Addr, port int, ok bool) {
 	return ip, port, ok && len(a) >= 2
 }
 
+// subnet returns the network that an address is of: its /24, or its /48.
+func subnet(a ma.Multiaddr) (netip.Prefix, bool) {
+	ip, _, ok := endpoint(a)
+	bits := 48
+	if ip.Is4() {
+		bits = 24
+	}
+	net, err := ip.Prefix(bits)
+	return net, ok && err == nil
+}
+
 // filter returns those of as that are allowed, a few at most.
 func (p addrPolicy) filter(as []ma.Multiaddr) []ma.Multiaddr {
 	var out []ma.Multiaddr

@@ -271,16 +271,8 @@ func (n *Node) roomIn(subnets map[netip.Prefix]int, addr string) bool {
 	if err != nil {
 		return false
 	}
-	ip, _, ok := endpoint(a)
+	net, ok := subnet(a)
 	if !ok {
-		return false
-	}
-	bits := 48
-	if ip.Is4() {
-		bits = 24
-	}
-	net, err := ip.Prefix(bits)
-	if err != nil {
 		return false
 	}
 	subnets[net]++

@@ -4,9 +4,12 @@ import (
 	"crypto/ed25519"
 	"encoding/base32"
 	"fmt"
+	"math/bits"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -185,11 +188,11 @@ func TestAVaultIsBoundedAndFair(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if v.Put(ctx, provRow("k", "one more"), []byte("t")) == nil {
-		t.Error("one key has more providers than it may")
-	}
 	if err := v.Put(ctx, provRow("k", "0"), []byte("u")); err != nil {
 		t.Errorf("a provider that is there cannot say so again: %v", err)
+	}
+	if err := v.Put(ctx, provRow("k", "one more"), []byte("t")); err != nil {
+		t.Errorf("a newcomer to a key that is full: %v", err)
 	}
 	rows, err := v.Query(ctx, dsq.Query{Prefix: parent(provRow("k", "x").String())})
 	if err != nil {
@@ -214,6 +217,132 @@ func TestAVaultIsBoundedAndFair(t *testing.T) {
 	}
 	if v.Put(ctx, ds.RawKey("/elsewhere/x"), nil) == nil {
 		t.Error("a record of no namespace of ours is kept")
+	}
+}
+
+func TestAFloodOfProvidersDoesNotKeepOthersOut(t *testing.T) {
+	ctx := t.Context()
+	v := newVault()
+	v.where = func(who string) string {
+		b, _ := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(who)
+		net, _, _ := strings.Cut(string(b), " ")
+		return net
+	}
+	holds := func(who string) bool {
+		ok, _ := v.Has(ctx, provRow("k", who))
+		return ok
+	}
+	honest := []string{"198.51.100.0/24 a", "192.0.2.0/24 a", "192.0.2.0/24 b"}
+	for _, who := range honest[:2] {
+		_ = v.Put(ctx, provRow("k", who), []byte("t"))
+	}
+	for i := range 40 * rowsPerKey {
+		_ = v.Put(ctx, provRow("k", fmt.Sprintf("203.0.113.0/24 %d", i)), []byte("t"))
+		if i == 20*rowsPerKey {
+			_ = v.Put(ctx, provRow("k", honest[2]), []byte("t"))
+		}
+	}
+	for _, who := range honest {
+		if !holds(who) {
+			t.Errorf("%s has no place beside thousands of one network", who)
+		}
+	}
+	if n, _, _ := v.counts(); n != rowsPerKey {
+		t.Errorf("%d providers of one key, at most %d", n, rowsPerKey)
+	}
+	// All of one network, as on a private one: a newcomer is let in, and who
+	// leaves is left to chance, so that renewing one's own does not help.
+	v.where = func(string) string { return "" }
+	stayed := 0
+	for try := range 40 {
+		key := fmt.Sprint("k", try)
+		for i := range rowsPerKey + 1 {
+			_ = v.Put(ctx, provRow(key, fmt.Sprint(i)), []byte("t"))
+		}
+		if ok, _ := v.Has(ctx, provRow(key, fmt.Sprint(rowsPerKey))); !ok {
+			t.Error("a newcomer is not let in")
+		}
+		if ok, _ := v.Has(ctx, provRow(key, "0")); ok {
+			stayed++
+		}
+	}
+	if stayed < 20 {
+		t.Errorf("the first of a key made way in %d of 40 keys: it is not left to chance", 40-stayed)
+	}
+}
+
+func TestARecordThatDoesNotFitLeavesTheOldOne(t *testing.T) {
+	ctx := t.Context()
+	v := newVault()
+	// One publisher has half of all there is, in few large records; another a
+	// little less, in one that would outgrow it.
+	big := make([]byte, 256<<10)
+	mine := func(i int) ds.Key { return valueRow(fmt.Sprintf("/svcn/%064d/%d", 1, i)) }
+	for i := range valueBytesMax / len(big) {
+		if err := v.Put(ctx, mine(i), big[:len(big)-1024]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, values, bytes := v.counts()
+	grown := append(big, make([]byte, valueMax-len(big))...)
+	var refused error
+	tried := 0
+	for ; tried < values && refused == nil; tried++ {
+		refused = v.Put(ctx, mine(tried), grown)
+	}
+	if refused == nil {
+		t.Fatal("everything fits: the test says nothing")
+	}
+	if b, err := v.Get(ctx, mine(tried-1)); err != nil || len(b) != len(big)-1024 {
+		t.Errorf("the record that stood is gone: %d bytes, %v", len(b), err)
+	}
+	if _, n, after := v.counts(); n != values || after < bytes {
+		t.Errorf("%d records of %d bytes, before it was refused there were %d of %d", n, after, values, bytes)
+	}
+}
+
+func TestWhatAFullVaultLooksAtDoesNotGrowWithItsOwners(t *testing.T) {
+	ctx := t.Context()
+	v := newVault()
+	for i := range valuesMax { // each a publisher of his own
+		_ = v.Put(ctx, valueRow(fmt.Sprintf("/svcn/%064d/x", i)), []byte("v"))
+	}
+	_ = v.Put(ctx, valueRow(fmt.Sprintf("/svcn/%064d/y", 0)), []byte("v")) // no room: nobody has two
+	p := &v.kinds[kindValue]
+	if len(p.owners) != valuesMax || len(p.ranks.of) != valuesMax {
+		t.Fatalf("%d owners, %d of them ranked, want %d", len(p.owners), len(p.ranks.of), valuesMax)
+	}
+	const puts = 1000
+	before := p.ranks.looks
+	for i := range puts {
+		_ = v.Put(ctx, valueRow(fmt.Sprintf("/svcn/%064d/x", i)), []byte("renewed"))
+		_ = v.Put(ctx, valueRow(fmt.Sprintf("/svcn/%064d/new", valuesMax+i)), []byte("v"))
+	}
+	if looks := (p.ranks.looks - before) / (2 * puts); looks > 8*bits.Len(valuesMax) {
+		t.Errorf("a record looks at %d of %d owners, at most %d", looks, valuesMax, 8*bits.Len(valuesMax))
+	}
+}
+
+// The heap is the only thing that says who takes most: it has to be right after
+// any order of puts and deletes.
+func TestTheHeaviestOwnerIsTheHeaviest(t *testing.T) {
+	ctx := t.Context()
+	r := rand.New(rand.NewPCG(1, 2))
+	v := newVault()
+	for step := range 4000 {
+		key := valueRow(fmt.Sprintf("/svcn/%064d/%d", r.IntN(20), r.IntN(20)))
+		if r.IntN(3) == 0 {
+			_ = v.Delete(ctx, key)
+		} else {
+			_ = v.Put(ctx, key, make([]byte, r.IntN(2000)))
+		}
+		p, most := &v.kinds[kindValue], 0
+		for _, o := range p.owners {
+			most = max(most, o.weight())
+		}
+		if h := p.heaviest(); len(p.owners) != len(p.ranks.of) || h == nil && most > 0 || h != nil && h.weight() != most {
+			t.Fatalf("after %d steps the heaviest of %d (%d ranked) is %+v, want one of %d", step, len(p.owners), len(p.ranks.of), h, most)
+		}
 	}
 }
 

@@ -2,6 +2,8 @@ package kaddht
 
 import (
 	"bufio"
+	"cmp"
+	"container/heap"
 	"context"
 	"encoding/base32"
 	"encoding/binary"
@@ -9,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -38,10 +41,15 @@ var errVaultFull = errors.New("dht: there is no room for this record")
 // A vault keeps the records that the network wants us to keep: so many in all,
 // so many of one key and of one owner. When it is full, what is new takes the
 // place of the oldest record of whoever has most; nobody can take more than
-// his share by asking for more.
+// his share by asking for more. When a key has all the providers it may, a
+// newcomer takes a place of the neighbourhood that has most of them: who makes
+// up peer ids by the dozen cannot keep others out, only his neighbours.
 //
 // It is in memory, and written to one file now and then and at the end.
 type vault struct {
+	// Immutable once in use.
+	where func(who string) string // the network a provider announces from; "": not known
+
 	mu sync.Mutex
 	// Fields below are protected by mu.
 	rows  map[string]*row
@@ -53,12 +61,55 @@ type vault struct {
 type part struct {
 	n, bytes int
 	owners   map[string]*owner
+	ranks    ranks
+}
+
+// Ranks are the owners as a heap, the one that takes most on top: to look at
+// them all for each record would be worth an attacker's while.
+type ranks struct {
+	of    []*owner
+	looks int // comparisons ever made; tests hold them to a bound
+}
+
+func (r *ranks) Len() int { return len(r.of) }
+
+func (r *ranks) Less(i, j int) bool {
+	r.looks++
+	return r.of[i].weight() > r.of[j].weight()
+}
+
+func (r *ranks) Swap(i, j int) {
+	r.of[i], r.of[j] = r.of[j], r.of[i]
+	r.of[i].rank, r.of[j].rank = i, j
+}
+
+func (r *ranks) Push(x any) {
+	o := x.(*owner)
+	o.rank = len(r.of)
+	r.of = append(r.of, o)
+}
+
+func (r *ranks) Pop() any {
+	last := len(r.of) - 1
+	o := r.of[last]
+	r.of[last] = nil
+	r.of = r.of[:last]
+	return o
+}
+
+// heaviest returns the owner that takes most, nil if there is none.
+func (p *part) heaviest() *owner {
+	if len(p.ranks.of) == 0 {
+		return nil
+	}
+	return p.ranks.of[0]
 }
 
 // An owner is a peer, a publisher, or all manifests together.
 type owner struct {
 	name        string
 	n, bytes    int
+	rank        int  // its place in the heap
 	first, last *row // oldest first
 }
 
@@ -67,6 +118,7 @@ type row struct {
 	key        string
 	value      []byte
 	kind       int
+	net        string // a provider's network when it announced itself, or else itself
 	owner      *owner
 	prev, next *row
 }
@@ -79,7 +131,7 @@ const (
 var _ ds.Batching = (*vault)(nil)
 
 func newVault() *vault {
-	v := &vault{rows: make(map[string]*row), under: make(map[string]map[string]*row)}
+	v := &vault{rows: make(map[string]*row), under: make(map[string]map[string]*row), where: func(string) string { return "" }}
 	for i := range v.kinds {
 		v.kinds[i].owners = make(map[string]*owner)
 	}
@@ -118,30 +170,77 @@ func (v *vault) put(key string, value []byte) error {
 	if err != nil || len(value) > valueMax {
 		return errors.Join(errVaultFull, err)
 	}
+	r := &row{key: key, value: append([]byte(nil), value...), kind: kind}
+	if kind == kindProvider {
+		r.net = cmp.Or(v.where(who), who)
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if old := v.rows[key]; old != nil {
+	old := v.rows[key]
+	if old != nil {
 		v.drop(old)
 	}
-	p := &v.kinds[kind]
-	if o := p.owners[who]; o != nil && who != nsManifest && o.n >= perOwner(kind) {
-		return errVaultFull
-	}
-	if kind == kindProvider && len(v.under[parent(key)]) >= rowsPerKey {
-		return errVaultFull
-	}
-	for p.full(kind, len(value)) {
-		o := p.heaviest()
-		if !mayTake(p.owners[who], o, len(value)) {
-			return errVaultFull
+	if !v.room(r, who) {
+		if old != nil {
+			v.add(old, who)
 		}
-		v.drop(o.first)
+		return errVaultFull
 	}
-	v.add(&row{key: key, value: append([]byte(nil), value...), kind: kind}, who)
+	v.add(r, who)
 	return nil
 }
 
-// mayTake reports whether mine (nil: nobody yet) may have a record of the
+// room makes room for r. False: there is none for it, and nothing was dropped.
+func (v *vault) room(r *row, who string) bool {
+	p := &v.kinds[r.kind]
+	mine, size := p.owners[who], len(r.value)
+	if mine != nil && who != nsManifest && mine.n >= perOwner(r.kind) {
+		return false
+	}
+	if at := v.under[parent(r.key)]; r.kind == kindProvider && len(at) >= rowsPerKey {
+		v.drop(crowded(at))
+	}
+	over := max(p.bytes+size-valueBytesMax, 0)
+	switch {
+	case !p.full(r.kind, size):
+	case mayTake(mine, p.heaviest(), size+over):
+		for p.full(r.kind, size) {
+			v.drop(p.heaviest().first)
+		}
+	case who == nsManifest && mine != nil && mine.bytes >= over:
+		for p.full(r.kind, size) {
+			v.drop(mine.first)
+		}
+	default:
+		return false
+	}
+	return true
+}
+
+// crowded returns the record of one key that a newcomer replaces: any one of
+// the network that has most of them. Which, is left to chance: the oldest are
+// those who have been there before the flood, the newest those who come to be
+// seen beside it.
+func crowded(rows map[string]*row) (out *row) {
+	of := make(map[string]int, len(rows))
+	most := 0
+	for _, r := range rows {
+		of[r.net]++
+		most = max(most, of[r.net])
+	}
+	chance := 0
+	for _, r := range rows {
+		if of[r.net] < most {
+			continue
+		}
+		if chance++; rand.IntN(chance) == 0 {
+			out = r
+		}
+	}
+	return out
+}
+
+// mayTake reports whether mine (nil: nobody yet) may have so much of the
 // heaviest owner's place. Manifests are all in one pot: there the new displace
 // the old.
 func mayTake(mine, heaviest *owner, size int) bool {
@@ -173,17 +272,6 @@ func (p *part) full(kind, more int) bool {
 	return p.n >= valuesMax || p.bytes+more > valueBytesMax
 }
 
-// heaviest returns the owner that takes most. It is asked for only when the
-// vault is full.
-func (p *part) heaviest() (most *owner) {
-	for _, o := range p.owners {
-		if most == nil || o.weight() > most.weight() {
-			most = o
-		}
-	}
-	return most
-}
-
 func parent(key string) string { return key[:strings.LastIndexByte(key, '/')] }
 
 func (v *vault) add(r *row, who string) {
@@ -192,6 +280,7 @@ func (v *vault) add(r *row, who string) {
 	if o == nil {
 		o = &owner{name: who}
 		p.owners[who] = o
+		heap.Push(&p.ranks, o)
 	}
 	r.owner, r.prev = o, o.last
 	if o.last == nil {
@@ -217,6 +306,7 @@ func (v *vault) count(r *row, n int) {
 	p.bytes += n * len(r.value)
 	r.owner.n += n
 	r.owner.bytes += n * len(r.value)
+	heap.Fix(&p.ranks, r.owner.rank)
 }
 
 func (v *vault) drop(r *row) {
@@ -232,8 +322,9 @@ func (v *vault) drop(r *row) {
 		r.next.prev = r.prev
 	}
 	v.count(r, -1)
-	if o.n == 0 {
-		delete(v.kinds[r.kind].owners, o.name)
+	if p := &v.kinds[r.kind]; o.n == 0 {
+		delete(p.owners, o.name)
+		heap.Remove(&p.ranks, o.rank)
 	}
 	delete(v.rows, r.key)
 	if r.kind == kindProvider {
@@ -345,7 +436,16 @@ func (v *vault) save(path string) error {
 	if err = errors.Join(v.write(f), f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), path)
+	return errors.Join(os.Rename(f.Name(), path), syncDir(filepath.Dir(path)))
+}
+
+// syncDir makes a rename in dir survive a power cut.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // write writes what there is now. A disk that hangs must not hold up those who
