@@ -90,7 +90,7 @@ func openSim(t testing.TB, n, k, clients int, tcp bool) *sim {
 				at = "127.0.0.1:0"
 			}
 			listen, _ := listenAddr(at)
-			if node.host, err = newHost(o.Key, node.policy, listen); err != nil {
+			if node.host, err = newHost(o.Key, node.policy, listen, nil); err != nil {
 				t.Fatal(err)
 			}
 		} else {

@@ -1,6 +1,7 @@
 package kaddht
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"encoding/binary"
@@ -9,12 +10,15 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
 
 	pb "github.com/libp2p/go-libp2p-kad-dht/pb"
+	record "github.com/libp2p/go-libp2p-record"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/peerstore"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
@@ -47,6 +51,7 @@ type DevNode struct {
 	hang atomic.Bool  // answers never
 	torn atomic.Bool  // breaks the stream instead of answering
 	end  chan struct{}
+	said bool // it has told of itself
 }
 
 // OpenDevnet starts one. The nodes' keys come from their numbers, so that a
@@ -202,6 +207,61 @@ func (n *Node) hangUp(proto protocol.ID) {
 			}
 		}
 	}
+}
+
+// Publish has a node say that it serves some content: the manifest, the
+// provider and what it says of itself are put where announcing would have put
+// them, at once, and for a day.
+func (d *Devnet) Publish(by int, manifest []byte) error {
+	ctx, who, c := context.Background(), d.nodes[by%len(d.nodes)], index.Sum(manifest)
+	if err := d.hold(ctx, manifestKey(&c), manifest); err != nil {
+		return err
+	}
+	for _, n := range d.nearest(providerKey(&c)) {
+		if err := n.dht.ProviderStore().AddProvider(ctx, providerKey(&c), peer.AddrInfo{ID: who.self, Addrs: who.host.Addrs()}); err != nil {
+			return err
+		}
+	}
+	if who.said {
+		return nil
+	}
+	who.said = true
+	now, addrs := time.Now(), []string{}
+	for _, a := range who.host.Addrs() {
+		addrs = append(addrs, a.String())
+	}
+	v, err := sealProfile(who.opt.Key, profile{
+		Addrs: addrs, Peer: who.ID(), Seq: uint64(now.UnixMilli()), LastSeen: uint64(now.Unix()), Expires: uint64(now.Add(profileExpires).Unix()),
+	})
+	if err != nil {
+		return err
+	}
+	return d.hold(ctx, profileKey(who.self), v)
+}
+
+// hold puts a value into the nodes nearest to its key.
+func (d *Devnet) hold(ctx context.Context, key string, value []byte) error {
+	for _, n := range d.nearest([]byte(key)) {
+		if err := n.shelf.Put(ctx, key, record.MakePutRecord(key, value)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// nearest returns the nodes that keep what is under a key.
+func (d *Devnet) nearest(key []byte) []*DevNode {
+	target := placeOf(key)
+	far := make(map[*DevNode]place, len(d.nodes))
+	for _, n := range d.nodes {
+		far[n] = placeOf([]byte(n.self)).to(target)
+	}
+	all := slices.Clone(d.nodes)
+	slices.SortFunc(all, func(a, b *DevNode) int {
+		x, y := far[a], far[b]
+		return bytes.Compare(x[:], y[:])
+	})
+	return all[:min(len(all), d.nodes[0].opt.BucketSize)]
 }
 
 // Close ends the network.

@@ -27,14 +27,22 @@ import (
 // Bounds of the host. They are fixed: what scales with the machine scales with
 // what an attacker may take of it.
 const (
-	connsLow    = 160 // connections kept when trimming
-	connsHigh   = 224 // connections at which trimming begins
-	connsLimit  = 512
-	streamLimit = 4096
-	streamPeer  = 64 // of one peer, each way
-	hostMemory  = 64 << 20
-	knownAddrs  = 16384 // addresses of peers we are not connected to
-	dialMax     = time.Second
+	connsLow   = 160 // connections kept when trimming
+	connsHigh  = 224 // connections at which trimming begins
+	connsLimit = 512
+	streamsIn  = 512 // of others, in all
+	streamsOut = 768
+	inPeer     = 64 // of these, of one peer
+	outPeer    = 64
+	knownAddrs = 16384 // addresses of peers we are not connected to
+	dialMax    = time.Second
+
+	// Each stream may have a window of bytes on its way that nobody has read,
+	// and is charged for it from the start; requests are charged as they come.
+	window     = 256 << 10
+	requests   = 64 << 20
+	hostMemory = (streamsIn+streamsOut)*window + requests
+	peerMemory = (inPeer+outPeer)*window + requests/8
 )
 
 // A lean is a libp2p host wired by hand of what we use: TCP, TLS and yamux. The
@@ -47,8 +55,9 @@ type lean struct {
 	also  []io.Closer
 }
 
-// newHost makes a host that listens at listen, or nowhere if it is nil.
-func newHost(key ed25519.PrivateKey, policy addrPolicy, listen ma.Multiaddr) (_ *lean, err error) {
+// newHost makes a host that listens at listen, or nowhere if it is nil, and
+// dials with dialer, or as usual if it is nil.
+func newHost(key ed25519.PrivateKey, policy addrPolicy, listen ma.Multiaddr, dialer tcp.DialerForAddr) (_ *lean, err error) {
 	l := &lean{gate: &gate{policy: policy}}
 	defer func() {
 		if err != nil {
@@ -86,7 +95,7 @@ func newHost(key ed25519.PrivateKey, policy addrPolicy, listen ma.Multiaddr) (_ 
 	if err != nil {
 		return nil, err
 	}
-	if err := transport(l.swarm, priv, limits, l.gate); err != nil {
+	if err := transport(l.swarm, priv, limits, l.gate, dialer); err != nil {
 		_ = l.swarm.Close()
 		return nil, err
 	}
@@ -114,7 +123,7 @@ func newHost(key ed25519.PrivateKey, policy addrPolicy, listen ma.Multiaddr) (_ 
 	return l, nil
 }
 
-func transport(s *swarm.Swarm, key crypto.PrivKey, limits network.ResourceManager, g *gate) error {
+func transport(s *swarm.Swarm, key crypto.PrivKey, limits network.ResourceManager, g *gate, dialer tcp.DialerForAddr) error {
 	muxers := []upgrader.StreamMuxer{{ID: yamux.ID, Muxer: yamux.DefaultTransport}}
 	tls, err := libp2ptls.New(libp2ptls.ID, key, muxers)
 	if err != nil {
@@ -124,7 +133,7 @@ func transport(s *swarm.Swarm, key crypto.PrivKey, limits network.ResourceManage
 	if err != nil {
 		return err
 	}
-	t, err := tcp.NewTCPTransport(up, limits, nil, tcp.DisableReuseport(), tcp.WithConnectionTimeout(dialMax))
+	t, err := tcp.NewTCPTransport(up, limits, nil, tcp.DisableReuseport(), tcp.WithConnectionTimeout(dialMax), tcp.WithDialerForAddr(dialer))
 	if err != nil {
 		return err
 	}
@@ -134,16 +143,16 @@ func transport(s *swarm.Swarm, key crypto.PrivKey, limits network.ResourceManage
 // limits is what peers may cost us, in all and each.
 func limits() rcmgr.ConcreteLimitConfig {
 	all := rcmgr.ResourceLimits{
-		Streams: streamLimit, StreamsInbound: streamLimit, StreamsOutbound: streamLimit,
+		Streams: streamsIn + streamsOut, StreamsInbound: streamsIn, StreamsOutbound: streamsOut,
 		Conns: connsLimit, ConnsInbound: connsLimit, ConnsOutbound: connsLimit, FD: connsLimit, Memory: hostMemory,
 	}
 	half := rcmgr.ResourceLimits{
-		Streams: streamLimit / 4, StreamsInbound: streamLimit / 4, StreamsOutbound: streamLimit / 4,
+		Streams: (streamsIn + streamsOut) / 2, StreamsInbound: streamsIn / 2, StreamsOutbound: streamsOut / 2,
 		Conns: connsLimit / 2, ConnsInbound: connsLimit / 2, ConnsOutbound: connsLimit / 2, FD: connsLimit / 2, Memory: hostMemory / 2,
 	}
 	one := rcmgr.ResourceLimits{
-		Streams: 2 * streamPeer, StreamsInbound: streamPeer, StreamsOutbound: streamPeer,
-		Conns: 8, ConnsInbound: 8, ConnsOutbound: 8, FD: 8, Memory: hostMemory / 8,
+		Streams: inPeer + outPeer, StreamsInbound: inPeer, StreamsOutbound: outPeer,
+		Conns: 8, ConnsInbound: 8, ConnsOutbound: 8, FD: 8, Memory: peerMemory,
 	}
 	return rcmgr.PartialLimitConfig{
 		System: all, Transient: half, AllowlistedSystem: all, AllowlistedTransient: half,

@@ -74,9 +74,10 @@ type call struct {
 // way is cancelled then.
 func (n *Node) look(ctx context.Context, q *question) *report {
 	frame, err := frameOf(pb.NewMessage(q.what, q.key, 0))
-	if err != nil {
-		return &report{Verdict: unreachable.String(), verdict: unreachable}
+	if err != nil || !n.enter() {
+		return &report{What: q.what.String(), Verdict: unreachable.String(), verdict: unreachable, hedging: n.hedging.Load()}
 	}
+	defer n.calls.Done()
 	began, h := n.now(), n.hedging.Load()
 	rep, slowAt := &report{At: began, What: q.what.String(), hedging: h}, n.stallOf(h)
 	s := newSearch(q.key, n.self, h.Alpha, q.rule, func(p peer.ID) grade { return n.memory.grade(p, began, slowAt) })
@@ -84,6 +85,7 @@ func (n *Node) look(ctx context.Context, q *question) *report {
 	s.offer(1, n.near(s.target))
 
 	ctx, cancel := context.WithCancel(ctx)
+	defer context.AfterFunc(n.ctx, cancel)()
 	calls := make(chan call, q.rule.sends)
 	out := make(map[*candidate]time.Time, 8)
 	timer := time.NewTimer(n.patience(h))
@@ -270,6 +272,7 @@ func (n *Node) close(s *search, rep *report, winner *candidate) {
 	shown.search = nil // whoever looks at it later needs none of the candidates
 	n.recent.add(&shown)
 	if s.answers == 0 {
+		n.forgive(s.near)
 		return
 	}
 	for _, c := range s.near {
@@ -282,6 +285,20 @@ func (n *Node) close(s *search, rep *report, winner *candidate) {
 			if n.memory.failed(c.id, now) >= dropAfter {
 				n.table.RemovePeer(c.id)
 			}
+		}
+	}
+}
+
+// forgive lets those that failed be dialled again at once. The swarm holds each
+// failure against a peer, for minutes in the end: after an outage of ours that
+// would be the longer part of it.
+func (n *Node) forgive(cs []*candidate) {
+	if n.host == nil {
+		return
+	}
+	for _, c := range cs {
+		if c.state == failed {
+			n.host.forgive(c.id)
 		}
 	}
 }

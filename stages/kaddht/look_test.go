@@ -11,6 +11,8 @@ import (
 
 	pb "github.com/libp2p/go-libp2p-kad-dht/pb"
 	"github.com/libp2p/go-libp2p/core/peer"
+
+	"svcindex/index"
 )
 
 // A stage is a network without sockets: who answers after how long.
@@ -296,4 +298,31 @@ func TestWhoFailsIsTakenOutOnlyWhileOthersAnswer(t *testing.T) {
 			t.Errorf("taken out were %v, want the one that refused twice while others answered", table.removed)
 		}
 	})
+}
+
+func TestNoLookupBeginsOnceTheNodeCloses(t *testing.T) {
+	d := openDevnet(t, 4)
+	n := openNode(t, d, func(o *Options) { o.Path = t.TempDir() })
+	for _, s := range d.nodes {
+		s.Slow(20 * time.Millisecond)
+	}
+	var all sync.WaitGroup
+	for range 4 { // as from /debug/explain/{key}?ask=true, whose listener closes last
+		all.Go(func() {
+			for i := 0; ; i++ {
+				err := discover(n, askFor(index.AskManifest, index.Sum([]byte{byte(i)}).String()))
+				if n.ctx.Err() != nil && err != index.Late {
+					if err != index.Down {
+						t.Errorf("a node that closes says %v, want down", err)
+					}
+					return
+				}
+			}
+		})
+	}
+	time.Sleep(50 * time.Millisecond)
+	if err := n.Close(); err != nil {
+		t.Error(err)
+	}
+	all.Wait()
 }

@@ -3,6 +3,7 @@ package kaddht
 import (
 	"context"
 	"crypto/ed25519"
+	"encoding/base32"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,6 +21,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	ma "github.com/multiformats/go-multiaddr"
 
 	"svcindex/index"
@@ -58,6 +60,8 @@ type Options struct {
 	Serving func(s Serving)
 	// Recent is how many look-ups /debug/dht shows; 0: 64.
 	Recent int
+
+	dialer tcp.DialerForAddr // nil: the usual one; tests put a bad line there
 }
 
 // A Serving is a request about to be answered.
@@ -111,12 +115,13 @@ type Node struct {
 
 	ctx   context.Context
 	stop  context.CancelFunc
-	calls sync.WaitGroup // requests of look-ups
+	calls sync.WaitGroup // look-ups and their requests
 	idle  sync.WaitGroup // the pulse
 
 	mu sync.Mutex
 	// Fields below are protected by mu.
-	known []peer.AddrInfo // the routing table when it last was well
+	known  []peer.AddrInfo // the routing table when it last was well
+	closed bool            // no look-up begins any more
 }
 
 // A table is what a look-up needs of the routing table.
@@ -138,7 +143,7 @@ func Open(o Options) (n *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if n.host, err = newHost(o.Key, n.policy, listen); err != nil {
+	if n.host, err = newHost(o.Key, n.policy, listen, o.dialer); err != nil {
 		return nil, err
 	}
 	if err := n.start(); err != nil {
@@ -229,12 +234,13 @@ func (n *Node) join() error {
 			n.log.Warn("dht: records of others", "err", err)
 		}
 	}
+	n.vault.where = n.networkOf
 	mode := dht.ModeClient
 	if n.opt.Server {
 		mode = dht.ModeServer
 	}
 	var err error
-	n.dht, err = dht.New(n.host,
+	n.dht, err = dht.New(strict{n.host},
 		dht.ProtocolPrefix(protocol.ID(n.opt.Prefix)), dht.Mode(mode), dht.BucketSize(n.opt.BucketSize),
 		dht.Concurrency(n.opt.Alpha), dht.Resiliency(3), dht.BootstrapPeers(n.bootstrap...),
 		dht.DisableAutoRefresh(), // ours does not throw peers out while it is we who are cut off
@@ -273,6 +279,21 @@ func (noCache) Keys() []any                    { return nil }
 func (noCache) Len() int                       { return 0 }
 func (noCache) Purge()                         {}
 func (noCache) Resize(int) int                 { return 0 }
+
+// networkOf returns the network that a provider, as the vault calls it,
+// announces from; "" where all may be of one.
+func (n *Node) networkOf(who string) string {
+	id, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(who)
+	if err != nil || n.policy.private {
+		return ""
+	}
+	for _, c := range n.host.Network().ConnsToPeer(peer.ID(id)) {
+		if net, ok := subnet(c.RemoteMultiaddr()); ok {
+			return net.String()
+		}
+	}
+	return ""
+}
 
 func (n *Node) recordsPath() string { return filepath.Join(n.opt.Path, "records") }
 
@@ -318,8 +339,22 @@ func (n *Node) Ready() error {
 	return fmt.Errorf("no peer of the DHT has answered in the last %v; are those in dht.bootstrap up?", readyFor)
 }
 
+// enter lets a look-up begin, unless the node closes: who waits for the last
+// one must not see another come. It ends with n.calls.Done.
+func (n *Node) enter() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.closed {
+		n.calls.Add(1)
+	}
+	return !n.closed
+}
+
 // Close leaves the network.
 func (n *Node) Close() error {
+	n.mu.Lock()
+	n.closed = true
+	n.mu.Unlock()
 	n.stop()
 	n.idle.Wait()
 	n.calls.Wait()

@@ -160,6 +160,7 @@ func (n *Node) anybody() bool {
 	defer cancel()
 	ids := n.dht.RoutingTable().ListPeers()
 	for _, i := range rand.Perm(len(ids))[:min(3, len(ids))] {
+		n.host.forgive(ids[i])
 		if n.dht.Ping(ctx, ids[i]) == nil {
 			return true
 		}

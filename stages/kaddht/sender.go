@@ -22,9 +22,9 @@ import (
 
 // Bounds of talking to a peer.
 const (
-	idlePerPeer = 4       // streams kept for the next requests
-	idleMax     = 1024    // and of all peers
-	answerMax   = 1 << 20 // bytes of an answer; a manifest and its neighbours are a third of it
+	idlePerPeer = 4              // streams kept for the next requests
+	idleMax     = streamsOut / 2 // and of all peers
+	answerMax   = 1 << 20        // bytes of an answer; a manifest and its neighbours are a third of it
 	frameKept   = 64 << 10
 	rpcMax      = 10 * time.Second // for requests that have no deadline of their own
 	grace       = 50 * time.Millisecond
