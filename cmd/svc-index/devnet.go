@@ -15,11 +15,15 @@ import (
 	"svcindex/stages/kaddht"
 )
 
+// publishMost is how many keys a devnet publishes at most: no node may be
+// provider of more records than the others keep of one peer.
+const publishMost = 20_000
+
 // A devnetPlan is what devnet's own flags say.
 type devnetPlan struct {
-	nodes, port, slow int
-	delay             time.Duration
-	serve             bool
+	nodes, port, slow, publish int
+	delay                      time.Duration
+	serve                      bool
 }
 
 func devnetCmd() *cobra.Command {
@@ -49,12 +53,16 @@ their numbers.`,
 	cmd.Flags().BoolVar(&p.serve, "serve", false, "run a server in it, too")
 	cmd.Flags().DurationVar(&p.delay, "delay", 0, "how long nodes take for each answer, to see what distance does")
 	cmd.Flags().IntVar(&p.slow, "slow", 0, "how many nodes take so long, the last ones; 0: all")
+	cmd.Flags().IntVar(&p.publish, "publish", 0, "how many of the keys that loadgen asks for are found in it: manifests and providers")
 	return strict(cmd)
 }
 
 func devnet(cmd *cobra.Command, s *settings, p devnetPlan, sig <-chan os.Signal) error {
 	if p.slow < 0 || p.slow > p.nodes || p.delay < 0 {
 		return usagef("--slow is 0 to --nodes, and --delay not negative: %d, %v", p.slow, p.delay)
+	}
+	if p.publish < 0 || p.publish > publishMost {
+		return usagef("--publish is 0 to %s keys, not %d", commas(publishMost), p.publish)
 	}
 	cfg, err := s.load()
 	if err != nil {
@@ -70,6 +78,11 @@ func devnet(cmd *cobra.Command, s *settings, p devnetPlan, sig <-chan os.Signal)
 	for i, n := range d.Nodes() {
 		if p.slow == 0 || i >= p.nodes-p.slow {
 			n.Slow(p.delay)
+		}
+	}
+	for i := range p.publish {
+		if err := d.Publish(i, contentOf(nil, i)); err != nil {
+			return fmt.Errorf("devnet: publishing key %d: %w", i, err)
 		}
 	}
 	out, list := cmd.OutOrStdout(), strings.Join(d.Bootstrap(), ",")

@@ -74,6 +74,7 @@ type seams struct {
 	store   func(index.Store) index.Store
 	writer  func(index.Writer) index.Writer
 	network index.Discoverer
+	now     func() time.Time                      // the DHT node's clock
 	front   func(*stages.Pipeline) index.Resolver // what the event loops push to
 }
 
@@ -128,7 +129,7 @@ func build(cfg config.Config, log *slog.Logger, s seams) (h *house, err error) {
 	}, gens)
 	pages := &netio.Pages{Now: time.Now, Rank: rank(cfg.Rank)}
 	h.tasks = stages.NewTasks(gens, h.cache)
-	if err := h.joinDHT(key, integrity); err != nil {
+	if err := h.joinDHT(key, integrity, s.now); err != nil {
 		return h, err
 	}
 	if err := h.buildLine(gens, pages, integrity, s); err != nil {

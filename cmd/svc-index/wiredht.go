@@ -22,7 +22,7 @@ type dhtPart struct {
 }
 
 // joinDHT makes this server a node of the network, unless it is switched off.
-func (h *house) joinDHT(key ed25519.PrivateKey, integrity *index.IntegrityCounts) (err error) {
+func (h *house) joinDHT(key ed25519.PrivateKey, integrity *index.IntegrityCounts, now func() time.Time) (err error) {
 	d := &h.cfg.DHT
 	if !d.Enabled {
 		h.ready.Set(telemetry.DHTClientReady, nil) // switched off counts as held
@@ -32,7 +32,7 @@ func (h *house) joinDHT(key ed25519.PrivateKey, integrity *index.IntegrityCounts
 		Key: key, Server: d.Mode == "server", Listen: d.Listen, Bootstrap: d.Bootstrap, Prefix: d.Prefix, AllowPrivate: d.AllowPrivate,
 		Alpha: d.Alpha, Beta: d.Beta, Hedge: time.Duration(d.Hedge), Jitter: d.HedgeJitter, HedgeBudget: d.HedgeBudget,
 		Path: h.dhtPath(), Trusted: h.trust.TrustedKeys, Verify: auth.VerifyName, Calm: h.dhtCalm,
-		Counts: &h.dht.counts, Integrity: integrity, Log: h.log,
+		Counts: &h.dht.counts, Integrity: integrity, Log: h.log, Now: now,
 	})
 	if err != nil {
 		return err
