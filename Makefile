@@ -68,6 +68,13 @@ dht-faults: ## the long version of the DHT's fault tests: 28 of 60 nodes replace
 faults: ## the slow suite: kill -9, SIGTERM, frozen disk, overload, slow clients (about 20 minutes)
 	$(GO) test -tags rig -count 1 -v -timeout 60m -run '^TestFault' ./testing/faults -args -full
 
+proofs: ## amnesia seen from outside: system calls by strace (Debian's, installed if missing), memory scanned for what was told
+	@command -v strace >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends strace; }
+	CI=1 $(GO) test -count 1 -v -timeout 10m -run '^TestFault(Amnesia|Micronode)' ./testing/faults
+
+reload-run: ## a good and a bad configuration in turn, once a second for 5 minutes, under load: nothing lost, none mixed
+	$(GO) test -count 1 -v -timeout 15m -run '^TestFaultReload$$' ./testing/faults -args -full
+
 BASE   ?=
 ROUNDS ?= 7
 

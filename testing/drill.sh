@@ -6,6 +6,7 @@ set -euo pipefail
 bin=$(realpath "$1")
 out=$2
 rate=${RATE:-500} # a second; gentle, so that it can be walked beside other work
+busy=$((8 * rate)) # while it is profiled: a profile takes a sample each 10 ms of work
 mkdir -p "$out"
 out=$(realpath "$out")
 data=$out/data
@@ -38,6 +39,8 @@ bytes = "16MiB"
 stall = "2500ms"
 [stages.db]
 workers_max = $1
+[compression]
+enabled = ${2:-true}
 TOML
   mv "$config.new" "$config"
 }
@@ -75,13 +78,13 @@ say "# Drill of $("$bin" version | head -1), $(date -u +%FT%TZ)"
 write_config 8
 start
 say
-say "A server on $url, admin on $admin, 2,000 keys, asked for $rate a second."
+say "A server on $url, admin on $admin, 2,000 keys, asked for $rate a second ($busy while it is profiled)."
 "$bin" loadgen --server "$url" --data "$data" --prepare 2000 >>"$out/loadgen.txt" 2>&1
 
 say
 say "## Flame graph"
 say
-"$bin" profile --admin "$admin" --out "$out/calm" --during "loadgen --server $url --keys 2000 --rate $rate --duration 4s" >"$out/profile.txt" 2>&1 || true
+"$bin" profile --admin "$admin" --out "$out/calm" --during "loadgen --server $url --keys 2000 --rate $busy --duration 6s" >"$out/profile.txt" 2>&1 || true
 check "a profile with its flame graphs is in calm/" test -s "$out/calm/index.html"
 say
 "$bin" profile open "$out/calm" --print 2>/dev/null | head -30 | sed 's/^/    /' | tee -a "$report"
@@ -138,6 +141,13 @@ check "who has no capability may not write: $(code -X PUT --data x "$url/manifes
 "$bin" token rotate --data "$data" --force >>"$out/loadgen.txt"
 token=$("$bin" token mint --data "$data")
 check "keys rotated, a new capability writes" test "$(code -X PUT -H "Authorization: Bearer $token" --data drill "$url/manifests")" = 201
+zipped() { printf drill | gzip | curl -s -o /dev/null -w '%{http_code}' -X PUT -H "Authorization: Bearer $token" -H 'Content-Encoding: gzip' --data-binary @- "$url/manifests"; }
+takes() { [ "$(zipped)" = "$1" ]; }
+check "a compressed body is taken" takes 200
+write_config 8 false
+check "compression switched off, it is not: 415" within 5 takes 415
+write_config 8
+check "and on again" within 5 takes 200
 kill -USR1 $server
 slow=$(curl -s -o /dev/null -w '%{http_code}' "$url/resolve/name:nobody/has/this")
 check "while the database hangs an absence is not claimed: $slow" test "$slow" != 404
@@ -157,7 +167,7 @@ check "what was written is there" test "$(code -X PUT -H "Authorization: Bearer 
 say
 say "## Profile, split"
 say
-"$bin" profile --admin "$admin" --out "$out/fresh" --during "loadgen --server $url --keys 2000 --rate $rate --duration 4s --fresh 1" >>"$out/profile.txt" 2>&1 || true
+"$bin" profile --admin "$admin" --out "$out/fresh" --during "loadgen --server $url --keys 2000 --rate $busy --duration 6s --fresh 1" >>"$out/profile.txt" 2>&1 || true
 check "a second profile, past the cache, is in fresh/" test -s "$out/fresh/index.html"
 say
 "$bin" profile diff "$out/calm" "$out/fresh" --rows 12 2>/dev/null | sed 's/^/    /' | tee -a "$report"
