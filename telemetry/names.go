@@ -170,7 +170,7 @@ func enterHouse(b *book, s Sources) {
 	mode := b.gauges("amnesia_mode", "1 for the mode in force.", "status")
 	mode.gauge(known(flag(s.Amnesia)), "enabled")
 	mode.gauge(known(flag(!s.Amnesia)), "disabled")
-	b.gauges("pq_enabled", "1 when post-quantum key exchange is on.").gauge(zero)
+	b.gauges("pq_enabled", "1 when post-quantum key exchange is asked for; this version has no key for it, and takes what Go agrees on.").gauge(zero)
 	over := b.counters("quota_exhaustions_total", "Requests refused by a rate or a quota, by dimension.", "dimension")
 	for d := range index.Dimensions {
 		over.count(&s.Net.Quota[d], d.String())

@@ -80,7 +80,11 @@ func (n *Node) look(ctx context.Context, q *question) *report {
 	defer n.calls.Done()
 	began, h := n.now(), n.hedging.Load()
 	rep, slowAt := &report{At: began, What: q.what.String(), hedging: h}, n.stallOf(h)
-	s := newSearch(q.key, n.self, h.Alpha, q.rule, func(p peer.ID) grade { return n.memory.grade(p, began, slowAt) })
+	rule := q.rule
+	if q.judge != nil {
+		rule.absent = n.opt.BucketSize / 2 // of those who would hold it
+	}
+	s := newSearch(q.key, n.self, h.Alpha, rule, func(p peer.ID) grade { return n.memory.grade(p, began, slowAt) })
 	rep.search = s
 	s.offer(1, n.near(s.target))
 

@@ -37,6 +37,7 @@ type rule struct {
 	most    int // finds that end it at once
 	some    int // answers that suffice once there is a find; 0: none do
 	nearest int // nearest candidates that, having answered, make it complete
+	absent  int // and answers, beside, that it takes where nothing was found
 	sends   int // requests it may cost at most
 }
 
@@ -149,7 +150,11 @@ func (s *search) next() *candidate {
 	if s.sent >= s.rule.sends || s.verdict() != going {
 		return nil
 	}
-	hedge := s.flying >= s.alpha
+	most := s.alpha
+	if n := s.missing(); n > 0 {
+		most = n // all at once: it is the last round
+	}
+	hedge := s.flying >= most
 	if hedge && s.extra >= s.width {
 		return nil
 	}
@@ -232,7 +237,7 @@ func (s *search) verdict() verdict {
 	switch r := &s.rule; {
 	case s.finds >= r.most, s.finds > 0 && r.some > 0 && s.answers >= r.some:
 		return enough
-	case s.nearestAnswered():
+	case s.nearestAnswered() && s.missing() == 0:
 	case s.flying+s.extra+s.owed > 0 || s.sent < r.sends && s.pick() != nil:
 		return going
 	}
@@ -243,6 +248,16 @@ func (s *search) verdict() verdict {
 		return unsure
 	}
 	return complete
+}
+
+// missing returns how many answers it still takes to call a thing absent, once
+// the nearest have nothing: they may have come after it was stored, and those
+// behind them hold it. Whoever is overdue is not waited for.
+func (s *search) missing() int {
+	if s.finds > 0 || s.answers >= s.rule.absent || !s.nearestAnswered() || s.flying+s.extra == 0 && s.pick() == nil {
+		return 0
+	}
+	return s.rule.absent - s.answers
 }
 
 // nearestAnswered reports whether the nearest candidates have answered, not

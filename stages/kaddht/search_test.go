@@ -60,6 +60,7 @@ func TestVerdicts(t *testing.T) {
 		fails bool
 	}
 	yes, no, fails := answer{finds: 1}, answer{}, answer{fails: true}
+	surely := rule{most: 1, nearest: 3, absent: 10, sends: 40}
 	for _, tt := range []struct {
 		why     string
 		rule    rule
@@ -70,6 +71,10 @@ func TestVerdicts(t *testing.T) {
 	}{
 		{"a manifest: the first valid one is enough", ruleManifest, 20, []answer{no, yes}, enough, 4},
 		{"a manifest: the nearest 3 have not got it", ruleManifest, 20, []answer{no}, complete, 5},
+		{"those who came later than what was stored are nearest: the ones behind them have it", surely, 20, []answer{no, no, no, no, yes}, enough, 10},
+		{"nobody of half the bucket has it", surely, 20, []answer{no}, complete, 10},
+		{"nor does anybody of a network that is smaller", surely, 5, []answer{no}, complete, 5},
+		{"what the nearest have needs nobody else", rule{most: 2, nearest: 3, absent: 10, sends: 40}, 20, []answer{no, yes, no}, complete, 5},
 		{"a name: one record is not enough, the nearest 3 are", ruleName, 20, []answer{yes, no, no}, complete, 5},
 		{"a name: 3 valid records", ruleName, 20, []answer{yes, yes, yes}, enough, 5},
 		{"providers: one, and any 3 answered", ruleProviders, 20, []answer{no, no, yes}, enough, 5},
@@ -212,7 +217,7 @@ func (w world) run(s *search, r *rand.Rand, each func(*candidate)) {
 func TestASearchIsBoundedAndAsksNobodyTwice(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := drawWorld(t)
-		r := rapid.SampledFrom([]rule{ruleManifest, ruleName, ruleProviders, ruleClosest}).Draw(t, "rule")
+		r := rapid.SampledFrom([]rule{ruleManifest, ruleName, ruleProviders, ruleClosest, {most: 1, nearest: 3, absent: 10, sends: 40}}).Draw(t, "rule")
 		seed := rapid.Uint64().Draw(t, "order")
 		bad := rapid.SliceOfN(rapid.IntRange(0, 2), 41, 41).Draw(t, "grades")
 		s := newSearch([]byte("k"), "self", rapid.IntRange(1, 5).Draw(t, "alpha"), r, func(p peer.ID) grade {
