@@ -2,6 +2,7 @@ package kaddht
 
 import (
 	"context"
+	"crypto/ed25519"
 	"encoding/binary"
 	"flag"
 	"fmt"
@@ -218,6 +219,7 @@ type sample struct {
 	fired  int // look-ups that hedged
 	won    int
 	misses int
+	found  int // of whole sets, all finds together
 }
 
 func (s *sample) quantile(q float64) time.Duration {
@@ -255,18 +257,22 @@ func (c *client) askOurs(id index.CID, out *sample) {
 			}
 			return n
 		}})
-	out.took = append(out.took, time.Since(began))
-	out.hops = append(out.hops, rep.Hops)
-	out.sends += rep.Sent
-	out.hedges += rep.Hedged
+	out.note(rep, time.Since(began))
+}
+
+func (s *sample) note(rep *report, took time.Duration) {
+	s.took = append(s.took, took)
+	s.hops = append(s.hops, rep.Hops)
+	s.sends += rep.Sent
+	s.hedges += rep.Hedged
 	if rep.Fired > 0 {
-		out.fired++
+		s.fired++
 	}
 	if rep.Won {
-		out.won++
+		s.won++
 	}
 	if rep.Finds == 0 {
-		out.misses++
+		s.misses++
 	}
 }
 
@@ -288,8 +294,17 @@ func (c *client) askPlain(id index.CID, out *sample) {
 	}
 }
 
+// one asks both designs for one provider.
+func one(cids []index.CID) (ours, plain asking) {
+	return func(c *client, i int, out *sample) { c.askOurs(cids[i%len(cids)], out) },
+		func(c *client, i int, out *sample) { c.askPlain(cids[i%len(cids)], out) }
+}
+
+// An asking is one look-up of the ith key.
+type asking func(c *client, i int, out *sample)
+
 // interleave runs both designs over the keys, in an order of its own for each.
-func (s *sim) interleave(cids []index.CID, workers int) (ours, plain sample) {
+func (s *sim) interleave(askOurs, askPlain asking, workers int) (ours, plain sample) {
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	before := int64(0)
@@ -302,13 +317,12 @@ func (s *sim) interleave(cids []index.CID, workers int) (ours, plain sample) {
 			var a, b sample
 			r := rand.New(rand.NewPCG(uint64(w), 1))
 			for i := w; i < *benchN; i += workers {
-				id := cids[i%len(cids)]
 				if r.IntN(2) == 0 {
-					c.askOurs(id, &a)
-					c.askPlain(id, &b)
+					askOurs(c, i, &a)
+					askPlain(c, i, &b)
 				} else {
-					c.askPlain(id, &b)
-					c.askOurs(id, &a)
+					askPlain(c, i, &b)
+					askOurs(c, i, &a)
 				}
 			}
 			mu.Lock()
@@ -333,6 +347,7 @@ func (s *sample) add(o *sample) {
 	s.fired += o.fired
 	s.won += o.won
 	s.misses += o.misses
+	s.found += o.found
 }
 
 func cpu() time.Duration {
@@ -378,6 +393,7 @@ func TestBenchDHT(t *testing.T) {
 			s.warm(cids[:100])
 			s.healthy(out, net.name, cids)
 			s.stalled(out, net.name, cids)
+			s.whole(out, net.name)
 			if net.k == 4 {
 				s.random(out, net.name, cids)
 			}
@@ -436,8 +452,123 @@ func (s *sim) stalled(out *os.File, name string, cids []index.CID) {
 	defer s.slowFor.Clear()
 	for round := range 2 {
 		s.forget()
-		ours, plain := s.interleave(cids, 10)
+		a, b := one(cids)
+		ours, plain := s.interleave(a, b, 10)
 		s.line(out, fmt.Sprintf("%s, nearest 3 of 30 %% of keys slow, round %d", name, round+1), &ours, &plain)
+	}
+}
+
+// setSize is how many providers each cid of a whole set has.
+const setSize = 8
+
+// whole measures look-ups that one answer does not satisfy: of a name, which
+// wants three valid records, and of all providers of a cid. kad-dht is asked
+// for as much: for three values, and for every provider there is.
+func (s *sim) whole(out *os.File, name string) {
+	const n = 100
+	pub, key, _ := ed25519.GenerateKey(nil)
+	ctx, names, sets := context.Background(), make([]string, n), make([][]byte, n)
+	for i := range n {
+		k, _ := index.ParseKey(fmt.Sprintf("name:bench/%d", i))
+		r := index.NameRecord{CID: index.Sum([]byte{byte(i)}), Seq: 1, IssuedAt: time.Now().Unix(), ExpiresAt: time.Now().Add(time.Hour).Unix()}
+		signName(key, &k, &r)
+		v, err := index.MarshalSignedName(&k, &r)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		c := index.Sum(fmt.Appendf(nil, "set %d", i))
+		names[i], sets[i] = nameKey(pub, &k), providerKey(&c)
+		for _, at := range s.nearest([]byte(names[i]), s.servers[0].opt.BucketSize) {
+			if err := at.shelf.Put(ctx, names[i], record.MakePutRecord(names[i], v)); err != nil {
+				s.t.Fatal(err)
+			}
+		}
+		for _, at := range s.nearest(sets[i], s.servers[0].opt.BucketSize) {
+			for j := range setSize {
+				who := s.servers[(i+j)%len(s.servers)]
+				if err := at.dht.ProviderStore().AddProvider(ctx, sets[i], peer.AddrInfo{ID: who.self, Addrs: who.host.Addrs()}); err != nil {
+					s.t.Fatal(err)
+				}
+			}
+		}
+	}
+	s.base = 20 * time.Millisecond
+	defer func() { s.base, s.slow = 0, 0 }()
+	for _, slow := range []time.Duration{0, 600 * time.Millisecond} {
+		how := "nobody slow"
+		if s.slow = slow; slow > 0 {
+			how = "nearest 3 of 30 % of keys slow"
+		}
+		for i := range n {
+			for _, key := range []string{names[i], string(sets[i])} {
+				for _, at := range s.nearest([]byte(key), 3) {
+					if i%10 < 3 {
+						s.slowFor.Store(key+string(at.self), struct{}{})
+					}
+				}
+			}
+		}
+		s.forget()
+		ours, plain := s.interleave(
+			func(c *client, i int, out *sample) { c.nameOurs(names[i%n], out) },
+			func(c *client, i int, out *sample) { c.namePlain(names[i%n], out) }, 10)
+		s.line(out, name+", names, "+how, &ours, &plain)
+		s.forget()
+		ours, plain = s.interleave(
+			func(c *client, i int, out *sample) { c.setOurs(sets[i%n], out) },
+			func(c *client, i int, out *sample) { c.setPlain(sets[i%n], out) }, 10)
+		s.line(out, name+", provider sets, "+how, &ours, &plain)
+		fmt.Fprintf(out, "%s, provider sets, %s: of %d providers each, %.2f against %.2f were found\n",
+			name, how, setSize, float64(ours.found)/float64(len(ours.took)), float64(plain.found)/float64(len(plain.took)))
+		s.slowFor.Clear()
+	}
+}
+
+// nameOurs looks for a name, as discoverName does.
+func (c *client) nameOurs(key string, out *sample) {
+	ctx, cancel := context.WithTimeout(context.Background(), lookupTime)
+	defer cancel()
+	began := time.Now()
+	rep := c.ours.values(ctx, key, ruleName, func(v []byte) bool {
+		_, _, err := c.ours.readName(key, v)
+		return err == nil
+	})
+	out.note(rep, time.Since(began))
+}
+
+func (c *client) namePlain(key string, out *sample) {
+	ctx, cancel := context.WithTimeout(context.Background(), lookupTime)
+	defer cancel()
+	began := time.Now()
+	if _, err := c.plain.GetValue(ctx, key, dht.Quorum(2)); err != nil { // it stops at one more
+		out.misses++
+	}
+	out.took = append(out.took, time.Since(began))
+}
+
+// setOurs looks for all providers of a cid, as discoverProviders does.
+func (c *client) setOurs(key []byte, out *sample) {
+	ctx, cancel := context.WithTimeout(context.Background(), lookupTime)
+	defer cancel()
+	began := time.Now()
+	votes := map[peer.ID]int{}
+	rep := c.ours.providers(ctx, key, votes)
+	out.found += len(votes)
+	out.note(rep, time.Since(began))
+}
+
+func (c *client) setPlain(key []byte, out *sample) {
+	ctx, cancel := context.WithTimeout(context.Background(), lookupTime)
+	defer cancel()
+	began := time.Now()
+	found := 0
+	for range c.plain.FindProvidersAsync(ctx, cid.NewCidV1(cid.Raw, multihash.Multihash(key)), providersMax) {
+		found++
+	}
+	out.took = append(out.took, time.Since(began))
+	out.found += found
+	if found == 0 {
+		out.misses++
 	}
 }
 
@@ -452,7 +583,8 @@ func (s *sim) random(out *os.File, name string, cids []index.CID) {
 	}
 	defer s.slowAll.Clear()
 	s.forget()
-	ours, plain := s.interleave(cids, 10)
+	a, b := one(cids)
+	ours, plain := s.interleave(a, b, 10)
 	s.line(out, name+", 20 % of the servers slow", &ours, &plain)
 }
 

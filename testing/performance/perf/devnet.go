@@ -19,7 +19,8 @@ type devnet struct {
 	read      chan struct{} // closed when its output has ended
 }
 
-// openDevnet starts one and learns how to join it.
+// openDevnet starts one and learns how to join it. It shares the generator's
+// processor, and has to stand back: what it works on is time that others take.
 func openDevnet(binary string, args []string, log io.Writer) (*devnet, error) {
 	d := &devnet{cmd: exec.Command("nice", append([]string{"-n", "10", binary, "devnet", "--port", "0"}, args...)...), read: make(chan struct{})}
 	d.cmd.Stderr = log
