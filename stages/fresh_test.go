@@ -345,6 +345,30 @@ func TestAFindThatCouldNotBeHeldAgainstWhatIsStoredIsPartial(t *testing.T) {
 	})
 }
 
+// A key that nobody has may take all the time there is: that the network is
+// away is another matter, and only that opens its breaker.
+func TestRunningOutOfTimeSaysNothingAboutTheNetwork(t *testing.T) {
+	for err, want := range map[error]int{index.Late: 0, index.Down: 2} {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNook(t, nil)
+			n.err = err
+			for i := range 40 {
+				if j := n.ask("name:t" + string(rune('a'+i%26)) + string(rune('a'+i/26))); j.Result == index.Missing {
+					t.Fatalf("%v became an absence", err)
+				}
+			}
+			for _, r := range n.Stats() {
+				if r.Name == "room1" && int(r.Breaker) != want {
+					t.Errorf("after 40 times %v the breaker is %d, want %d", err, r.Breaker, want)
+				}
+			}
+			if want == 0 && n.asked != 40 {
+				t.Errorf("the network was asked %d times, want 40", n.asked)
+			}
+		})
+	}
+}
+
 // What ends while the network is asked is not served, stale or not.
 func TestWhatEndsMeanwhileIsNoAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
