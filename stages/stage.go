@@ -254,8 +254,12 @@ func (r *room) work() {
 }
 
 // share is how much of the backlog one worker takes: a full batch from a long
-// queue, but not what another worker could begin at once.
+// queue, but not what another worker could begin at once. What settles together
+// is not shared out: each part would wait for a commit of its own.
 func (r *room) share(most int) int {
+	if _, together := r.row().Step.(Settler); together {
+		return most
+	}
 	return min(max(r.queue.Len()/r.row().Workers.Max, 1), most)
 }
 

@@ -402,3 +402,37 @@ func Example() {
 	// ok from the db: page
 	// ok from the cache: page
 }
+
+// What settles together waits for one commit, not for one of each worker.
+func TestWhatSettlesTogetherIsNotSharedOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var sizes []int
+		gate := make(chan struct{})
+		l := newLodging(t, Row{Name: "room", Depth: 64, Workers: Range{1, 4}, Batch: 16, Slice: time.Hour, Breaker: testBreaker,
+			Step: settling{fakeStep(func(*index.Job) error { return nil }), func(js []*index.Job, kinds []index.Kind) {
+				if js[0].Seq == 1 {
+					<-gate
+				} else {
+					sizes = append(sizes, len(js))
+				}
+				for i := range kinds {
+					kinds[i] = index.OK
+				}
+			}}})
+		now := time.Now()
+		for range 4 { // every worker has something in hand
+			l.enter(&index.Job{Seq: 1, Deadline: now.Add(time.Hour)}, now)
+			synctest.Wait()
+		}
+		for range 12 {
+			l.in()
+		}
+		close(gate)
+		for range 16 {
+			l.wait()
+		}
+		if len(sizes) != 1 || sizes[0] != 12 {
+			t.Errorf("what waited was settled in parts of %v, want all 12 at once", sizes)
+		}
+	})
+}

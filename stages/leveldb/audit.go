@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"time"
 
 	"svcindex/index"
 )
@@ -14,7 +15,10 @@ const (
 	rowAudit = 'a' // <number>: an entry of the audit that is not kept elsewhere yet
 	keyAudit = "!audit"
 
-	auditDrop = 4096 // entries dropped in one batch
+	auditDrop = 4096                 // entries dropped in one batch, while nobody writes
+	lullAfter = 5 * time.Millisecond // nobody wrote for so long
+	keptShare = 1                    // entries dropped with a batch of somebody's, for each of its rows,
+	keptLeast = 16                   // and beside that: they have to end faster than they are made
 	// auditBehind is how many entries may wait to be exported. An audit that
 	// cannot be kept must not fill the disk, nor be skipped.
 	auditBehind = 1 << 20
@@ -173,31 +177,54 @@ func (d *DB) AuditKept(e index.AuditEntry) error {
 	}
 }
 
-// kept drops entries that are safely elsewhere. It runs in the writer. Its
-// error closes the store for writes.
-func (d *DB) kept(e index.AuditEntry) error {
-	for {
-		t := d.begin()
-		from, to := t.mark.Kept, min(e.N, t.mark.Kept+auditDrop)
-		if e.N > t.mark.Last || from >= to {
+// end answers whoever waits for a keeping.
+func (k *keeping) end(err error) {
+	if k.done != nil {
+		k.done <- err
+		*k = keeping{}
+	}
+}
+
+// keepOn drops what is safely elsewhere, unless somebody writes: then it goes
+// along with their batches, a little with each, for a batch of its own is a sync
+// that all of them wait for. Its error closes the store for writes.
+func (d *DB) keepOn(lull *time.Timer) error {
+	for d.keeping.done != nil {
+		if len(d.calls) > 0 || time.Since(d.wroteAt) < lullAfter {
+			lull.Reset(lullAfter)
 			return nil
 		}
-		for n := from + 1; n <= to; n++ {
-			if n == to {
-				payload, err := t.read(auditKey(n))
-				if err != nil {
-					return nil // damage: the keeper names it, and the entries stay
-				}
-				last, _ := parseAudit(n, payload)
-				t.mark.KeptChain = last.Chain
-			}
-			t.drop(auditKey(n))
-		}
-		t.mark.Kept = to
+		t := d.begin()
+		d.dropKept(t, auditDrop)
 		if err := d.flush(t); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// dropKept adds to a batch the end of up to most entries that are safely
+// elsewhere.
+func (d *DB) dropKept(t *txn, most int) {
+	if d.keeping.done == nil {
+		return
+	}
+	end := d.keeping.entry.N
+	from, to := t.mark.Kept, min(end, t.mark.Kept+uint64(most))
+	if end > t.mark.Last || from >= to {
+		d.keeping.end(nil)
+		return
+	}
+	payload, err := t.read(auditKey(to))
+	if err != nil {
+		d.keeping.end(nil) // damage: the keeper names it, and the entries stay
+		return
+	}
+	last, _ := parseAudit(to, payload)
+	for n := from + 1; n <= to; n++ {
+		t.drop(auditKey(n))
+	}
+	t.mark.Kept, t.mark.KeptChain = to, last.Chain
 }
 
 // tellAudited wakes whoever keeps the entries.

@@ -2,6 +2,7 @@ package leveldb
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -166,5 +167,62 @@ func TestUnauditedWritesLeaveAMark(t *testing.T) {
 		if err := d.Close(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// While somebody writes, what is kept elsewhere is dropped along with his
+// batches, and no entry is lost or dropped before its time.
+func TestEntriesAreDroppedWhileOthersWrite(t *testing.T) {
+	path := t.TempDir()
+	d, err := Open(Options{Path: path, Audit: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop, wrote := make(chan struct{}), make(chan error)
+	go func() {
+		for i := 0; ; i++ {
+			body := fmt.Append(nil, i)
+			m := &index.Mutation{Op: index.PutManifest, Key: index.CIDKey(index.Sum(body)), Manifest: body}
+			if err := d.Commit([]*index.Mutation{m}); err != nil || m.Err != nil {
+				wrote <- errors.Join(err, m.Err)
+				return
+			}
+			select {
+			case <-stop:
+				wrote <- nil
+				return
+			default:
+			}
+		}
+	}()
+	for kept := uint64(0); kept < 200; {
+		es, err := d.AuditAfter(kept, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(es) == 0 {
+			continue
+		}
+		last := es[len(es)-1]
+		if err := d.AuditKept(last); err != nil {
+			t.Fatal(err)
+		}
+		if m := d.AuditMark(); m.Kept != last.N || m.KeptChain != last.Chain {
+			t.Fatalf("the mark is %+v, want kept up to %d", m, last.N)
+		}
+		kept = last.N
+	}
+	close(stop)
+	if err := <-wrote; err != nil {
+		t.Fatal(err)
+	}
+	mark := d.AuditMark()
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	pending := uint64(0)
+	r, err := Audit(t.Context(), path, func(index.AuditMark) {}, func(index.AuditEntry) { pending++ }, func(index.Fact) {})
+	if err != nil || !r.Sound() || pending != mark.Last-mark.Kept {
+		t.Errorf("%+v, %v, %d pending; the mark was %+v", r, err, pending, mark)
 	}
 }

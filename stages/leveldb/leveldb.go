@@ -77,6 +77,8 @@ type DB struct {
 	// Belong to the writer.
 	txn     txn
 	batch   goleveldb.Batch
+	keeping keeping       // under way
+	wroteAt time.Time     // when somebody's write was last through
 	healed  time.Time     // when the store was last closed for writes and healed
 	backoff time.Duration // how long the next attempt to heal waits
 	cursor  []byte        // where the sweep goes on
@@ -112,7 +114,7 @@ func newDB(o Options) (*DB, error) {
 		opt: o, log: o.Log, now: o.Now, integrity: o.Integrity,
 		space:    &space{dir: o.Path, free: o.free},
 		born:     time.Now(),
-		calls:    make(chan *call),
+		calls:    make(chan *call, callsWaiting),
 		marks:    make(chan index.CID, marksWaiting),
 		faults:   make(chan fault, 1),
 		proofs:   make(chan chan error),

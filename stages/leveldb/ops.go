@@ -63,15 +63,21 @@ const heldOwn = 8
 
 // putManifest reads what is there in full: only bytes that still match their
 // cid count as held, and so a manifest damaged unnoticed heals when it is put
-// again.
+// again. What is not held needs no second look, nor does a store without a
+// quarantine.
 func (t *txn) putManifest(m *index.Mutation, c *index.CID) error {
 	if len(m.Manifest) > index.ManifestMax {
 		return errLarge
 	}
 	content, held, mark := cidKey(rowContent, c), cidKey(rowHeld, c), cidKey(rowQuarantine, c)
-	_, bodyErr := t.read(content)
 	was, heldErr := t.read(held)
-	_, markErr := t.read(mark)
+	var bodyErr, markErr error = index.Missing, index.Missing
+	if heldErr != index.Missing {
+		_, bodyErr = t.read(content)
+	}
+	if t.tally.Quarantined > 0 {
+		_, markErr = t.read(mark)
+	}
 	for _, err := range [...]error{bodyErr, heldErr, markErr} {
 		if index.KindOf(err) == index.Down {
 			return err // it may be there: not read is not absent

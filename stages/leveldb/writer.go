@@ -16,13 +16,21 @@ const (
 	groupCalls = 1024        // calls that share one sync, at most
 	groupBytes = 4 << 20     // and their bytes: half a write buffer
 	batchKept  = 2 * 1 << 20 // a batch buffer that grew past this is not reused
+
+	// callsWaiting is how many calls the writer finds when it comes by. To take
+	// each from its caller's hand would wake him only to have him wait again.
+	callsWaiting = 256
 )
 
 // A call is one Commit on its way to the writer.
 type call struct {
-	ms   []*index.Mutation
-	done chan error
+	ms    []*index.Mutation
+	done  chan error
+	taken atomic.Bool // by the writer, or back by its caller: whose ms are
 }
+
+// take makes the call the taker's, unless the other has it.
+func (c *call) take() bool { return c.taken.CompareAndSwap(false, true) }
 
 var callPool = sync.Pool{New: func() any { return &call{done: make(chan error, 1)} }}
 
@@ -48,25 +56,44 @@ func (d *DB) Commit(ms []*index.Mutation) error {
 	if err := d.space.room(d.opt.MinFree); err != nil {
 		return err
 	}
-	c := callPool.Get().(*call)
-	defer callPool.Put(c)
-	c.ms = ms
 	ep := d.epoch.Load()
 	select {
 	case <-ep.shut: // asked first: select would pick either
 		return ep.err
 	default:
 	}
+	c := callPool.Get().(*call)
+	c.ms = ms
+	c.taken.Store(false)
 	select {
 	case d.calls <- c:
-		err := <-c.done
-		c.ms = nil
-		return err
 	case <-ep.shut:
 		return ep.err
 	case <-d.quit:
 		return errAway
 	}
+	return d.answer(c, ep)
+}
+
+// answer waits for what becomes of a call. One that is taken back lies where it
+// is until the writer comes by, and is not used again.
+func (d *DB) answer(c *call, ep *epoch) (err error) {
+	select {
+	case err = <-c.done:
+	case <-ep.shut:
+		if c.take() {
+			return ep.err
+		}
+		err = <-c.done
+	case <-d.quit:
+		if c.take() {
+			return errAway
+		}
+		err = <-c.done
+	}
+	c.ms = nil
+	callPool.Put(c)
+	return err
 }
 
 // write is the writer: whoever changes the store does it here.
@@ -74,16 +101,26 @@ func (d *DB) write() {
 	defer d.idle.Done()
 	sweep := time.NewTicker(sweepEvery)
 	defer sweep.Stop()
+	lull := time.NewTimer(lullAfter)
+	defer lull.Stop()
+	defer func() { d.keeping.end(errAway) }()
 	for {
+		keepings := d.keepings
+		if d.keeping.done != nil {
+			keepings = nil // one at a time
+		}
 		var err error
 		select {
 		case c := <-d.calls:
-			err = d.commit(d.gather(c))
+			if c.take() {
+				err = d.commit(d.gather(c))
+			}
 		case c := <-d.marks:
 			err = d.mark(c)
-		case k := <-d.keepings:
-			err = d.kept(k.entry)
-			k.done <- err
+		case d.keeping = <-keepings:
+			err = d.keepOn(lull)
+		case <-lull.C:
+			err = d.keepOn(lull)
 		case done := <-d.proofs:
 			err = d.prove(d.engine.Load())
 			done <- err
@@ -96,8 +133,11 @@ func (d *DB) write() {
 		case <-d.quit:
 			return
 		}
-		if err != nil && !d.heal(err) {
-			return
+		if err != nil {
+			d.keeping.end(err)
+			if !d.heal(err) {
+				return
+			}
 		}
 	}
 }
@@ -108,8 +148,10 @@ func (d *DB) gather(c *call) []*call {
 	for len(group) < groupCalls && size < groupBytes {
 		select {
 		case c := <-d.calls:
-			group = append(group, c)
-			size += c.size()
+			if c.take() {
+				group = append(group, c)
+				size += c.size()
+			}
 		default:
 			return group
 		}
@@ -133,9 +175,11 @@ func (d *DB) commit(group []*call) error {
 	err := d.build(t, group)
 	failed := false
 	if err == nil {
+		d.dropKept(t, keptShare*len(t.ops)+keptLeast)
 		err = d.flush(t)
 		failed = err != nil
 	}
+	d.wroteAt = time.Now()
 	why := err
 	switch {
 	case failed:
@@ -210,5 +254,8 @@ func (d *DB) flush(t *txn) error {
 		d.tellAudited()
 	}
 	d.damaged.drop(t.heals)
+	if d.keeping.done != nil && mark.Kept >= d.keeping.entry.N {
+		d.keeping.end(nil)
+	}
 	return nil
 }

@@ -241,11 +241,16 @@ func (c *Cache) PutIf(j *index.Job) bool {
 }
 
 // Forget implements index.Cache.
-func (c *Cache) Forget(hash uint64, _ *index.Key) {
+func (c *Cache) Forget(hash uint64, k *index.Key) {
 	var kb [keySize]byte
-	for ask := index.AskResolve; ask <= index.AskManifest; ask++ {
-		for _, f := range []index.Format{index.JSON, index.CBOR} {
-			c.free.Load().Del(appendKey(kb[:0], hash, ask, f))
+	free, last := c.free.Load(), index.AskManifest
+	if k.IsName() {
+		last = index.AskResolve // nothing else is asked of a name
+	}
+	for ask := index.AskResolve; ask <= last; ask++ {
+		free.Del(appendKey(kb[:0], hash, ask, index.JSON))
+		if ask != index.AskManifest {
+			free.Del(appendKey(kb[:0], hash, ask, index.CBOR))
 		}
 	}
 }
