@@ -259,7 +259,7 @@ func tokenByte(c byte) bool {
 		c == '.' || c == '_' || c == '~' || c == '-'
 }
 
-func all(s string, ok func(byte) bool) bool {
+func all[T ~string | ~[]byte](s T, ok func(byte) bool) bool {
 	for i := range len(s) {
 		if !ok(s[i]) {
 			return false
@@ -275,8 +275,11 @@ func fieldByte(c byte) bool { return c >= 'a' && c <= 'z' || c == '_' }
 // strict reads one JSON object into v: no unknown field, no field twice,
 // nothing behind it.
 func strict(body []byte, v any) error {
-	if err := noDuplicates(json.NewDecoder(bytes.NewReader(body))); err != nil {
-		return err
+	usual := isUsual(body)
+	if !usual {
+		if err := noDuplicates(json.NewDecoder(bytes.NewReader(body))); err != nil {
+			return err
+		}
 	}
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
@@ -292,10 +295,94 @@ func strict(body []byte, v any) error {
 		}
 		return invalid("the body is not the JSON object expected here")
 	}
+	if usual {
+		return nil
+	}
 	if _, err := d.Token(); err != io.EOF {
 		return invalid("something follows the JSON object")
 	}
 	return nil
+}
+
+// isUsual reports whether a body is what clients send: one JSON object, with
+// names that need no second look and none of them twice. Nearly all are, and
+// this takes a tenth of the time in which noDuplicates says what is wrong with
+// one that is not.
+func isUsual(body []byte) bool {
+	if !json.Valid(body) {
+		return false
+	}
+	b := trimSpace(body)
+	if b[0] != '{' {
+		return false
+	}
+	_, ok := usualValue(b, 0)
+	return ok
+}
+
+// usualNames is how many fields an object has, at most, to be usual.
+const usualNames = 8
+
+// usualValue walks over the value at the front of b, which is valid JSON, and
+// returns what follows it.
+func usualValue(b []byte, depth int) (rest []byte, ok bool) {
+	if depth > maxDepth {
+		return nil, false
+	}
+	open := b[0]
+	switch open {
+	case '"':
+		return pastText(b), true
+	case '{', '[':
+	default: // a number or a word
+		i := bytes.IndexAny(b, ",]} \t\r\n")
+		return b[i:], i > 0
+	}
+	var seen [usualNames][]byte
+	n := 0
+	for b = trimSpace(b[1:]); b[0] != '}' && b[0] != ']'; {
+		if open == '{' {
+			rest := pastText(b)
+			name := b[1 : len(b)-len(rest)-1]
+			if n == len(seen) || !all(name, fieldByte) {
+				return nil, false
+			}
+			for _, s := range seen[:n] {
+				if bytes.Equal(s, name) {
+					return nil, false
+				}
+			}
+			seen[n] = name
+			n++
+			b = trimSpace(trimSpace(rest)[1:]) // the colon
+		}
+		if b, ok = usualValue(b, depth+1); !ok {
+			return nil, false
+		}
+		if b = trimSpace(b); b[0] == ',' {
+			b = trimSpace(b[1:])
+		}
+	}
+	return b[1:], true
+}
+
+// pastText returns what follows the text at the front of b.
+func pastText(b []byte) []byte {
+	for i := 1; ; i++ {
+		switch b[i] {
+		case '\\':
+			i++
+		case '"':
+			return b[i+1:]
+		}
+	}
+}
+
+func trimSpace(b []byte) []byte {
+	for len(b) > 0 && (b[0] == ' ' || b[0] == '\n' || b[0] == '\r' || b[0] == '\t') {
+		b = b[1:]
+	}
+	return b
 }
 
 // maxDepth is how deep a body may nest; none of ours nests over three.

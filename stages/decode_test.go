@@ -2,8 +2,10 @@ package stages
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 
@@ -574,6 +576,47 @@ func FuzzDecode(f *testing.F) {
 			}
 		}
 	})
+}
+
+// FuzzUsual: what is taken for a usual body has nothing that the strict look
+// would refuse, and nothing behind it.
+func FuzzUsual(f *testing.F) {
+	for body, usual := range usualBodies {
+		f.Add([]byte(body))
+		if isUsual([]byte(body)) != usual {
+			f.Errorf("%s: usual is %v, want %v", body, !usual, usual)
+		}
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if !isUsual(body) {
+			return
+		}
+		d := json.NewDecoder(bytes.NewReader(body))
+		if err := noDuplicates(d); err != nil {
+			t.Fatalf("%q passes for usual: %v", body, err)
+		}
+		if _, err := d.Token(); err != io.EOF {
+			t.Fatalf("%q passes for usual, with something behind it", body)
+		}
+	})
+}
+
+var usualBodies = map[string]bool{
+	`{"manifest_cid":"` + aCID + `","seq":1}`: true,
+	` {"providers" : [ {"id":"a","addr":"/x"} , {"id":"b","addr":"/\"y","ttl_s":-1.5e3} ], "a": [[],{},null,true] } `: true,
+	`{}`:                   true,
+	`{"a":1,"a":2}`:        false,
+	`{"a":{"b":1,"b":{}}}`: false,
+	`{"A":1}`:              false,
+	`{"\u0061":1,"a":2}`:   false,
+	`{"a":1}{"a":1}`:       false,
+	`{"a":1`:               false,
+	`{"a":tru}`:            false,
+	`[{"a":1}]`:            false,
+	`"a"`:                  false,
+	``:                     false,
+	`{"a":1,"b":1,"c":1,"d":1,"e":1,"f":1,"g":1,"h":1,"i":1}`:         false,
+	`{"a":` + strings.Repeat("[", 17) + strings.Repeat("]", 17) + `}`: false,
 }
 
 func BenchmarkDecode(b *testing.B) {
