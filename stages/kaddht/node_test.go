@@ -69,7 +69,7 @@ func openNode(t testing.TB, d *Devnet, change ...func(*Options)) *Node {
 		}
 	})
 	if d != nil {
-		for range 200 {
+		for range 800 { // what is lost of the first look round comes with the next
 			if n.Ready() == nil && n.dht.RoutingTable().Size() >= min(len(d.nodes), 20)*3/4 {
 				return n
 			}
