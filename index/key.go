@@ -71,57 +71,78 @@ func CIDKey(c CID) (k Key) {
 
 // ParseKey reads the text of a key: a content id or a name with its "name:".
 func ParseKey[T ~string | ~[]byte](s T) (k Key, err error) {
+	err = ReadKey(&k, s)
+	return k, err
+}
+
+// ReadKey is ParseKey in place: a Key is large, and to hand one over costs as
+// much as to read it. After an error k is zero.
+func ReadKey[T ~string | ~[]byte](k *Key, s T) error {
+	k.clear()
 	if len(s) >= 3 && s[0] == 'b' && s[1] == '3' && s[2] == ':' {
 		c, err := ParseCID(s)
-		if err != nil {
-			return Key{}, err
+		if err == nil {
+			k.n = uint8(copy(k.b[:], c[:]))
 		}
-		return CIDKey(c), nil
+		return err
 	}
 	if len(s) < 5 || string(s[:5]) != "name:" {
-		return Key{}, ErrKey
+		return ErrKey
 	}
 	if len(s) == 5 || len(s) > NameMax {
-		return Key{}, ErrName
+		return ErrName
 	}
 	if err := checkName(s[5:]); err != nil {
-		return Key{}, err
+		return err
 	}
 	k.isName = true
 	k.n = uint8(copy(k.b[:], s))
-	return k, nil
+	return nil
+}
+
+// CopyFrom makes k another's equal, and copies no more than there is.
+func (k *Key) CopyFrom(o *Key) {
+	if k.n > o.n {
+		clear(k.b[o.n:k.n])
+	}
+	k.isName, k.n = o.isName, o.n
+	copy(k.b[:k.n], o.b[:k.n])
+}
+
+// clear makes k name nothing. What lies behind its bytes is zero already.
+func (k *Key) clear() {
+	clear(k.b[:k.n])
+	k.isName, k.n = false, 0
 }
 
 // checkName holds a name, without its "name:", to the grammar.
 func checkName[T ~string | ~[]byte](s T) error {
-	start := 0
-	for i := 0; i <= len(s); i++ {
-		if i < len(s) && s[i] != '/' {
-			switch c := s[i]; {
-			case nameByte[c]:
-			case c == '@' && i == 0:
-				if len(s) < 67 || s[65] != '/' {
+	for i := 0; ; i++ {
+		start := i
+		for i < len(s) && nameByte[s[i]] {
+			i++
+		}
+		if i < len(s) && s[i] == '@' {
+			if i != 0 || len(s) < 67 || s[65] != '/' {
+				return ErrSelfName
+			}
+			for i = 1; i < 65; i++ {
+				if unhex[s[i]] > 15 {
 					return ErrSelfName
 				}
-				for j := 1; j < 65; j++ {
-					if unhex[s[j]] > 15 {
-						return ErrSelfName
-					}
-				}
-			case c == '@':
-				return ErrSelfName
-			default:
-				return ErrName
 			}
-			continue
 		}
-		switch seg := s[start:i]; {
-		case len(seg) == 0, len(seg) == 1 && seg[0] == '.', len(seg) == 2 && seg[0] == '.' && seg[1] == '.':
+		if i < len(s) && s[i] != '/' {
 			return ErrName
 		}
-		start = i + 1
+		switch n := i - start; {
+		case n == 0, n == 1 && s[start] == '.', n == 2 && s[start] == '.' && s[start+1] == '.':
+			return ErrName
+		}
+		if i == len(s) {
+			return nil
+		}
 	}
-	return nil
 }
 
 // IsName reports whether k is a name.

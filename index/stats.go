@@ -55,17 +55,19 @@ func (s *Sheet) ObserveN(d time.Duration, n uint64) {
 	s.used = true
 }
 
-// AddTo tells h and forgets.
-func (s *Sheet) AddTo(h *Hist) {
+// AddTo tells each of hs and forgets.
+func (s *Sheet) AddTo(hs ...*Hist) {
 	if !s.used {
 		return
 	}
-	for i, n := range s.counts {
-		if n > 0 {
-			h.Counts[i].Add(n)
+	for _, h := range hs {
+		for i, n := range s.counts {
+			if n > 0 {
+				h.Counts[i].Add(n)
+			}
 		}
+		h.Nanos.Add(s.nanos)
 	}
-	h.Nanos.Add(s.nanos)
 	*s = Sheet{}
 }
 

@@ -77,7 +77,8 @@ func (c *conn) describe(s *slot, h *head, r *request, now time.Time, last bool) 
 	s.close = !h.keepAlive || last && srv.draining.Load() && !c.moreCame()
 	c.loop.ids.give(s, h.corrID, now)
 	j := &s.job
-	j.Ask, j.Op, j.Key, j.Fresh, j.Query, j.Seq = r.ask, r.op, r.key, r.fresh, r.query, r.seq
+	j.Key.CopyFrom(&r.key)
+	j.Ask, j.Op, j.Fresh, j.Query, j.Seq = r.ask, r.op, r.fresh, r.query, r.seq
 	j.Began, j.Home, j.Tuning = now, s, c.tuning
 	if len(r.region) > 0 {
 		j.Query.Region = string(r.region)

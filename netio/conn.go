@@ -18,6 +18,7 @@ type conn struct {
 
 	flight *flight       // the one that is out, nil if none
 	tuning *index.Tuning // of the request in hand, or else of the last
+	known  knownHead     // of the last usual request
 	late   bool          // opened after the drain had begun
 
 	// The request whose head has come and whose body has not.
@@ -146,10 +147,10 @@ func (c *conn) settle() {
 	waitsForMore := c.gc.InboundBuffered() > 0 || c.body != noBody
 	switch {
 	case waitsForMore && c.began.IsZero():
-		c.began = time.Now()
+		c.began = c.loop.clock()
 	case !waitsForMore:
 		c.began = time.Time{}
-		c.idle = time.Now()
+		c.idle = c.loop.clock()
 	}
 }
 
@@ -157,7 +158,7 @@ func (c *conn) settle() {
 func (c *conn) consume(in []byte) (n int) {
 	c.retune()
 	f := c.loop.newFlight(c)
-	now := time.Now()
+	now := c.loop.clock()
 	for c.flight == nil && !c.ending && f.n < flightMax {
 		if c.body != noBody {
 			k, s := c.readBody(in[n:])
@@ -261,18 +262,25 @@ func (c *conn) readHead(f *flight, in []byte, now time.Time) (n int, more bool) 
 	if len(in) == 0 || !c.worthParsing(in) {
 		return 0, false
 	}
-	var h head
-	n, err := parseHead(in, &h, c.tuning.HeadBytes, c.tuning.TargetBytes)
-	if err != nil {
-		c.refuse(f, err, now)
-		return len(in), false
-	}
-	if n == 0 {
-		c.scanned = len(in)
-		return 0, false
+	h := &c.known.head
+	if n = c.known.again(in, c.tuning.HeadBytes, c.tuning.TargetBytes); n == 0 {
+		var fresh head
+		h = &fresh
+		var err *refusal
+		n, err = parseHead(in, h, c.tuning.HeadBytes, c.tuning.TargetBytes)
+		if err != nil {
+			c.refuse(f, err, now)
+			return len(in), false
+		}
+		if n == 0 {
+			c.scanned = len(in)
+			return 0, false
+		}
+		c.known.remember(in[:n], h)
 	}
 	c.scanned, c.began = 0, c.firstByte(now)
-	more = c.accept(f, &h, now, n == len(in))
+	more = c.accept(f, h, now, n == len(in))
+	c.known.head.target = nil // it goes with the input
 	if c.body == noBody {
 		c.began = time.Time{}
 	}

@@ -82,7 +82,7 @@ const freeFlights = 1024
 // else of what went by.
 func (l *loop) release(f *flight) {
 	for _, s := range f.slots[:f.n] {
-		*s = slot{flight: f, server: l.server, out: reusable(s.out)}
+		s.wipe()
 	}
 	f.conn, f.n = nil, 0
 	f.Jobs = f.Jobs[:0]
@@ -90,6 +90,23 @@ func (l *loop) release(f *flight) {
 	if len(l.free) < freeFlights {
 		l.free = append(l.free, f)
 	}
+}
+
+// wipe makes a slot ready for its next request. To clear all of it takes 4 % of
+// a pipelined hit, which leaves few traces: what the next request does not write
+// in any case is undone here.
+func (s *slot) wipe() {
+	j := &s.job
+	if !j.Hit || j.Ask != index.AskResolve {
+		*s = slot{flight: s.flight, server: s.server, out: reusable(s.out)}
+		return
+	}
+	s.ifNoneMatch, s.limit, s.out = nil, reading{}, reusable(s.out)
+	s.start, s.mark, s.status = 0, 0, 0
+	j.Format, j.Who, j.Result, j.Hit, j.InOrder = index.JSON, "", index.OK, false, false
+	j.Hash, j.Deadline = 0, time.Time{}
+	a := &j.Answer
+	a.Page, a.From, a.Age, a.Aging = nil, index.FromNowhere, 0, false
 }
 
 // bufferKept is the largest answer buffer that is used again.

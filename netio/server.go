@@ -94,7 +94,7 @@ func New(opt Options, pages *Pages, resolver index.Resolver) (*Server, error) {
 	}
 	s.doors.init(s)
 	s.setDate(time.Now())
-	engine, err := gnet.NewClient(s.events(),
+	engine, err := gnet.NewClient(s,
 		gnet.WithNumEventLoop(opt.Loops), gnet.WithReadBufferCap(64<<10), gnet.WithWriteBufferCap(64<<10),
 		gnet.WithLogger(quiet{opt.Log}), gnet.WithLogLevel(logging.ErrorLevel))
 	if err != nil {

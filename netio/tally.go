@@ -12,39 +12,49 @@ import (
 type tally struct {
 	series   [index.Routes][index.Methods]series
 	dirty    []*series // what has something to tell
-	names    index.Sheet
-	cids     index.Sheet
 	inflight [index.Routes]int64
 }
 
 // A series is what is counted of one route and method.
 type series struct {
 	outcomes [index.Outcomes]uint64
-	latency  index.Sheet
+	latency  [kinds]index.Sheet
 	route    index.Route
 	method   index.Method
 	dirty    bool
+}
+
+// What was looked up, so that a time is observed once and told twice.
+const (
+	noLookup = iota
+	ofName
+	ofCID
+	kinds
+)
+
+// kind says what s was a look-up of.
+func (s *slot) kind() int {
+	switch {
+	case s.route != index.RouteResolve || s.local:
+		return noLookup
+	case s.job.Key.IsName():
+		return ofName
+	}
+	return ofCID
 }
 
 // count counts a finished request. It runs on the event loop, before the
 // answer leaves: who has it and then looks at the counters finds them moved.
 func (s *slot) count(now time.Time) {
 	l := s.flight.loop
-	t, took := &l.tally, now.Sub(s.began)
+	t := &l.tally
 	m := &t.series[s.route][s.method]
 	if !m.dirty {
 		m.route, m.method, m.dirty = s.route, s.method, true
 		t.dirty = append(t.dirty, m)
 	}
 	m.outcomes[index.OutcomeOf(s.status)]++
-	m.latency.Observe(took)
-	if s.route == index.RouteResolve && !s.local {
-		if s.job.Key.IsName() {
-			t.names.Observe(took)
-		} else {
-			t.cids.Observe(took)
-		}
-	}
+	m.latency[s.kind()].Observe(now.Sub(s.began))
 	if s.refused {
 		s.server.counts.Rejected[s.rejected].Add(1)
 	}
@@ -67,12 +77,13 @@ func (l *loop) publish() {
 			}
 		}
 		m.outcomes = [index.Outcomes]uint64{}
-		m.latency.AddTo(&n.Latency[m.route][m.method])
+		all, lookups := &n.Latency[m.route][m.method], l.server.opt.Lookups
+		m.latency[noLookup].AddTo(all)
+		m.latency[ofName].AddTo(all, &lookups.ResolveName)
+		m.latency[ofCID].AddTo(all, &lookups.ResolveCID)
 		m.dirty = false
 	}
 	t.dirty = t.dirty[:0]
-	t.names.AddTo(&l.server.opt.Lookups.ResolveName)
-	t.cids.AddTo(&l.server.opt.Lookups.ResolveCID)
 	for r, k := range t.inflight {
 		if k != 0 {
 			n.Inflight[r].Add(k)

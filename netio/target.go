@@ -43,9 +43,15 @@ const (
 // that the path does not know is 405.
 func readTarget(m index.Method, target []byte, r *request) *refusal {
 	r.route, r.local, r.ask, r.op, r.fresh, r.seq = 0, 0, 0, 0, false, 0
-	r.key = index.Key{}
 	r.query = index.ProviderQuery{Limit: index.DefaultLimit}
 	r.path, r.region, r.text = nil, nil, nil
+	// What is asked most is read in one pass: the text of a key holds neither a
+	// '?' nor a '%', so if all that follows the route is one, that is all.
+	if key, ok := bytes.CutPrefix(target, pathResolve); ok && reads(m) && index.ReadKey(&r.key, key) == nil {
+		r.path, r.route, r.ask = target, index.RouteResolve, index.AskResolve
+		return nil
+	}
+	r.key = index.Key{}
 	err := r.read(m, target)
 	if m == index.MethodOther {
 		return errMethod
@@ -277,8 +283,7 @@ func (r *request) readKey(text []byte) *refusal {
 	if bytes.HasPrefix(text, prefixCID) {
 		return r.takeCID(text) // what ParseKey would do, with one copy of a large Key less
 	}
-	var err error
-	if r.key, err = index.ParseKey(text); err != nil {
+	if err := index.ReadKey(&r.key, text); err != nil {
 		return keyFault(err)
 	}
 	return nil

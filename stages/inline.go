@@ -13,9 +13,6 @@ import (
 // whoever pushes waits for the look-ups, which the product never lets him.
 type Inline struct{ *Pipeline }
 
-// Inline tells netio that what was pushed and found is home when Push returns.
-func (Inline) Inline() {}
-
 // Push implements index.Resolver.
 func (p Inline) Push(lane int, fs []*index.Flight) int {
 	if p.closing.Load() {

@@ -36,7 +36,6 @@ type Cache struct {
 	once   sync.Once
 	done   chan struct{}
 	ended  chan struct{}
-	reads  sync.Pool // *read
 }
 
 var _ index.Cache = (*Cache)(nil)
@@ -57,11 +56,6 @@ func New(opt Options, gens *index.Generations) *Cache {
 	}
 	c.clock.at.Store(1)
 	c.Purge()
-	c.reads.New = func() any {
-		r := &read{cache: c}
-		r.visit = r.take
-		return r
-	}
 	go c.tick()
 	return c
 }
@@ -119,15 +113,13 @@ func (c *Cache) GetStale(j *index.Job) error {
 }
 
 func (c *Cache) get(j *index.Job, stale bool) error {
-	r := c.reads.Get().(*read)
-	r.job, r.stale, r.err = j, stale, index.Missing
-	r.now = c.now(j, stale)
+	r := read{cache: c, job: j, stale: stale, now: c.now(j, stale)}
 	var kb [keySize]byte
-	_ = c.free.Load().GetFn(appendKey(kb[:0], j.Hash, j.Ask, j.Format), r.visit)
-	err := r.err
-	r.job = nil
-	c.reads.Put(r)
-	return err
+	_ = c.free.Load().GetFn(appendKey(kb[:0], j.Hash, j.Ask, j.Format), r.take)
+	if !r.found {
+		return index.Missing
+	}
+	return nil
 }
 
 // now is when j is answered, on the cache's clock. Reading the time costs as
@@ -139,15 +131,13 @@ func (c *Cache) now(j *index.Job, stale bool) time.Duration {
 	return j.Entered.Sub(c.start)
 }
 
-// A read is one look-up. Its visit is a method value made once, because
-// freecache takes a function and a closure made per call would be garbage.
+// A read is one look-up.
 type read struct {
 	cache *Cache
 	job   *index.Job
 	stale bool
 	now   time.Duration
-	err   error
-	visit func([]byte) error
+	found bool
 }
 
 // take copies an entry into the job. It runs under freecache's segment lock,
@@ -177,7 +167,7 @@ func (r *read) take(b []byte) error {
 	a.From, a.Negative, a.Stale = index.FromCache, e.negative(), past
 	a.Age = max(r.now-e.filledAt, 0) // it may be younger than the batch
 	a.Aging = !past && j.Tuning != nil && j.Tuning.Lives.RefreshAhead > 0 && e.aging(r.now, j.Tuning.Lives.RefreshAhead)
-	r.err = nil
+	r.found = true
 	return nil
 }
 
