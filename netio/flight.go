@@ -22,6 +22,7 @@ type flight struct {
 	conn  *conn // used on the event loop only
 	slots []*slot
 	n     int // slots in use
+	size  int // bytes of it, while it is kept for later
 
 	left atomic.Int32 // jobs not yet home
 	out  []byte       // the answers that came in order; then all of them
@@ -66,6 +67,7 @@ func (l *loop) newFlight(c *conn) *flight {
 	if n := len(l.free); n > 0 {
 		f = l.free[n-1]
 		l.free = l.free[:n-1]
+		l.kept -= f.size
 	} else {
 		f = &flight{loop: l}
 	}
@@ -74,9 +76,15 @@ func (l *loop) newFlight(c *conn) *flight {
 	return f
 }
 
-// freeFlights is how many flights a loop keeps for later. More were out at
-// once only under a flood.
-const freeFlights = 1024
+// keptMost is how many bytes a loop keeps in flights for later: those of 5,000
+// connections that ask for one thing at a time, or of 400 that pipeline.
+const keptMost = 16 << 20
+
+// What a flight and a slot are in bytes, as Go allocates them.
+const (
+	flightBytes = 256
+	slotBytes   = 1280
+)
 
 // release takes back a flight that is home. It keeps small buffers and nothing
 // else of what went by.
@@ -87,7 +95,12 @@ func (l *loop) release(f *flight) {
 	f.conn, f.n = nil, 0
 	f.Jobs = f.Jobs[:0]
 	f.out = reusable(f.out)
-	if len(l.free) < freeFlights {
+	f.size = flightBytes + cap(f.out) + len(f.slots)*slotBytes
+	for _, s := range f.slots {
+		f.size += cap(s.out)
+	}
+	if l.kept+f.size <= keptMost {
+		l.kept += f.size
 		l.free = append(l.free, f)
 	}
 }

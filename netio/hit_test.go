@@ -147,6 +147,48 @@ func TestAHitDoesNotAllocate(t *testing.T) {
 	}
 }
 
+// TestALoopKeepsWhatItsConnectionsNeed: that 5,000 connections are at work at once
+// allocates nothing, and what is kept for the next time has an end.
+func TestALoopKeepsWhatItsConnectionsNeed(t *testing.T) {
+	if f, s := reflect.TypeFor[flight]().Size(), reflect.TypeFor[slot]().Size(); f > flightBytes || s > slotBytes {
+		t.Errorf("a flight has %d bytes and a slot %d; they are reckoned as %d and %d", f, s, flightBytes, slotBytes)
+	}
+	s := newBareServer(&fakeResolver{testPage(t)})
+	c, _ := newBareConn(s)
+	l := c.loop
+	out := make([]*flight, 0, 5000)
+	fly := func(flights, buffer int) {
+		for range flights {
+			f := l.newFlight(c)
+			f.slot()
+			f.out = append(f.out[:cap(f.out)], make([]byte, max(buffer-cap(f.out), 0))...)
+			out = append(out, f)
+		}
+		for _, f := range out {
+			l.release(f)
+		}
+		out = out[:0]
+	}
+	fly(5000, 700)
+	if n := testing.AllocsPerRun(3, func() { fly(5000, 700) }); n > 0 {
+		t.Errorf("5,000 flights out at once allocate %v times, want 0", n)
+	}
+	fly(5000, bufferKept)
+	kept := 0
+	for _, f := range l.free {
+		kept += cap(f.out)
+	}
+	if l.kept > keptMost || kept > l.kept || len(l.free) == 0 {
+		t.Errorf("%d flights are kept, %d bytes in buffers and %d in all, want %d at most", len(l.free), kept, l.kept, keptMost)
+	}
+	for range 3 {
+		l.newFlight(c)
+	}
+	if l.kept < 0 {
+		t.Errorf("%d bytes are kept", l.kept)
+	}
+}
+
 func benchmarkHits(b *testing.B, n int) {
 	b.ReportAllocs()
 	s := newBareServer(&fakeResolver{testPage(b)})

@@ -34,6 +34,7 @@ type loop struct {
 	direct    bool            // the flight being parsed is ticked at once
 	directs   int
 	free      []*flight
+	kept      int // bytes of free
 	tally     tally
 	landedAt  time.Time     // when flights came home last
 	yielded   time.Time     // when the processor was last let go

@@ -114,7 +114,7 @@ func (s *Server) Forget() {
 	s.eachLoop(func(l *loop) {
 		_ = l.el.Execute(context.Background(), gnet.RunnableFunc(func(context.Context) error {
 			clear(l.free)
-			l.free = nil
+			l.free, l.kept = nil, 0
 			return nil
 		}))
 	})
