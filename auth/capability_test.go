@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -522,4 +523,39 @@ func BenchmarkJudge(b *testing.B) {
 			bad.Judge(c)
 		}
 	})
+}
+
+// Root rotates the keys of a server that runs as somebody else, who has to be
+// able to read them afterwards.
+func TestRootLeavesTheKeysToTheirOwner(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a file away")
+	}
+	const other = 12345
+	dir := t.TempDir()
+	path := filepath.Join(dir, KeysFile)
+	if _, err := OpenKeyring(path, true); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{dir, path} {
+		if err := os.Chown(p, other, other); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := Rotate(path, time.Now(), time.Second, true); err != nil {
+		t.Fatal(err)
+	}
+	files, err := os.ReadDir(dir)
+	if err != nil || len(files) < 2 {
+		t.Fatalf("%d files, %v; want the keys and their lock", len(files), err)
+	}
+	for _, f := range files {
+		info, err := f.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if uid := info.Sys().(*syscall.Stat_t).Uid; uid != other || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s is of user %d with mode %v, want %d and 0600", f.Name(), uid, info.Mode().Perm(), other)
+		}
+	}
 }

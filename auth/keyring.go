@@ -275,9 +275,12 @@ func Revoke(path, id string, now, until time.Time) error {
 func edit(path string, change func(*keys) error) error {
 	lock, err := os.OpenFile(filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".lock"), os.O_CREATE|os.O_RDWR, secretMode)
 	if err != nil {
-		return fmt.Errorf("the root keys: %w", err)
+		return fmt.Errorf("the root keys: %w; the server makes them at its first start, --data says where", err)
 	}
 	defer lock.Close()
+	if err := keepOwner(lock.Name(), filepath.Dir(path)); err != nil {
+		return fmt.Errorf("the root keys: %w", err)
+	}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		return fmt.Errorf("the root keys: %w", err)
 	}

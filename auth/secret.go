@@ -67,10 +67,30 @@ func replaceSecret(path string, content []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := os.Rename(tmp, path); err != nil {
+	if err = keepOwner(tmp, path); err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
 		return errors.Join(err, os.Remove(tmp))
 	}
 	return syncDir(filepath.Dir(path))
+}
+
+// keepOwner gives a new file to whose the old one, or a directory, is: an
+// operator edits as root what a server reads as somebody else.
+func keepOwner(path, as string) error {
+	info, err := os.Stat(as)
+	if err != nil {
+		return err
+	}
+	of, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || int(of.Uid) == os.Geteuid() {
+		return nil
+	}
+	if err := os.Chown(path, int(of.Uid), int(of.Gid)); err != nil {
+		return fmt.Errorf("%w: run this as the user who owns %s, or as root", err, as)
+	}
+	return nil
 }
 
 // writeTemp writes content to a new file beside path, and syncs it. CreateTemp
