@@ -23,7 +23,7 @@ import (
 //	RIG_DB_DELAY=5ms     every read of the database takes so long
 //	RIG_DB_FREEZE=30s    SIGUSR1 makes it hang for so long
 //	RIG_DB_LEAK=1024     every read of the database keeps so many bytes for ever
-//	RIG_HIT_BURN=60us    every flight costs its event loop so much more
+//	RIG_HIT_BURN=120us   every flight costs its event loop so much more
 //	RIG_NET=SEED         a fake network is the dht stage
 //	RIG_NET_SLOWER=1.3   which takes so many times as long
 //	RIG_BOOM=name:x      a look-up of this key panics in the database stage

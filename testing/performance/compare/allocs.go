@@ -59,7 +59,7 @@ func DecideAllocs(base, now Allocs) (vs []Verdict) {
 // Table renders verdicts.
 func Table(vs []Verdict) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%-16s %12s %12s  %7s  %-17s %s\n", "gate", "base", "new", "ratio", "99 % interval", "")
+	fmt.Fprintf(&b, "%-16s %12s %12s  %7s  %-17s %s\n", "gate", "base", "new", "ratio", "95 % interval", "")
 	for _, v := range vs {
 		fmt.Fprintf(&b, "%-16s %12s %12s  %7.3f  %.3f .. %.3f    %s%s\n", v.Name,
 			amount(v.Base, v.Unit), amount(v.New, v.Unit), v.Ratio, v.Low, v.High, v.State, because(v.Why))

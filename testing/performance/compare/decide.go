@@ -48,7 +48,7 @@ const (
 	// is a large part.
 	RoundsMin  = 5
 	resamples  = 4000
-	confidence = .99 // a gate that cries wolf once a week is switched off in the second
+	confidence = .95 // and twice: a gate that cries wolf once a week is switched off in the second
 )
 
 // Decide judges one gate. noise is by how much the median of such rounds is off

@@ -23,7 +23,7 @@ type fault struct {
 
 // faults are planted all at once: no two of them speak for the same gate.
 var faults = []fault{
-	{"RIG_HIT_BURN=60us", []string{"p95 hit", "throughput", "cpu"}},
+	{"RIG_HIT_BURN=120us", []string{"p95 hit", "throughput", "cpu"}},
 	{"RIG_DB_DELAY=1ms", []string{"p95 miss"}},
 	{"RIG_DB_LEAK=16384", []string{"memory"}},
 	{"RIG_NET_SLOWER=1.3", []string{"p95 inter-region"}},
