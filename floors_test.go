@@ -18,7 +18,7 @@ const module = "svcindex/"
 // floors below its own, never one beside it. Sub-packages stand on a floor of
 // their own only if they are named.
 var floors = [][]string{
-	{"index", "queue"},
+	{"index", "queue", "durable"},
 	{"audit", "auth", "bus", "config", "netio", "stages", "stages/ram", "stages/leveldb", "stages/kaddht", "stages/fakenet",
 		"telemetry", "watch", "flame", "loadgen", "sdk/go", "profiles"},
 	{"cmd/svc-index"},

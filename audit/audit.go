@@ -26,6 +26,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"svcindex/durable"
 	"svcindex/index"
 )
 
@@ -208,7 +209,7 @@ func (k *Keeper) begin() error {
 	line, _ := json.Marshal(header{1, k.last.n + 1, hex.EncodeToString(k.last.chain[:])})
 	n, err := f.Write(append(line, '\n'))
 	if err == nil {
-		err = errors.Join(f.Sync(), syncDir(k.opt.Dir))
+		err = errors.Join(f.Sync(), durable.SyncDir(k.opt.Dir))
 	}
 	if err != nil {
 		return errors.Join(err, f.Close(), os.Remove(path))
@@ -218,15 +219,6 @@ func (k *Keeper) begin() error {
 	}
 	k.file, k.size, k.name = f, int64(n), name
 	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }
 
 // abandon gives up a file that could not be written or synced: what of it was

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"svcindex/durable"
 )
 
 const (
@@ -57,7 +59,7 @@ func createSecret(path string, content []byte) error {
 	if err := place(tmp, path); err != nil {
 		return err
 	}
-	return syncDir(dir)
+	return durable.SyncDir(dir)
 }
 
 // replaceSecret puts content at path in place of what is there: whoever opens
@@ -73,7 +75,7 @@ func replaceSecret(path string, content []byte) error {
 	if err != nil {
 		return errors.Join(err, os.Remove(tmp))
 	}
-	return syncDir(filepath.Dir(path))
+	return durable.SyncDir(filepath.Dir(path))
 }
 
 // keepOwner gives a new file to whose the old one, or a directory, is: an
@@ -127,14 +129,4 @@ func place(tmp, path string) error {
 		return fs.ErrExist
 	}
 	return os.Rename(tmp, path)
-}
-
-// syncDir makes the new name in dir survive a power cut.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"svcindex/auth"
+	"svcindex/durable"
 	"svcindex/index"
 	"svcindex/stages/leveldb"
 )
@@ -105,20 +106,7 @@ func writeBackup(path string, from func(io.Writer) error) (rows uint64, size int
 	if err := f.Sync(); err != nil {
 		return 0, 0, err
 	}
-	return rows, size, place(f.Name(), path)
-}
-
-// place gives a file its name for good: not before its directory is on the disk
-// does a power cut leave it there.
-func place(tmp, path string) error {
-	if err := os.Rename(tmp, path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return rows, size, durable.Rename(f.Name(), path)
 }
 
 // online asks the admin listener of a running server.

@@ -22,6 +22,7 @@ import (
 	recpb "github.com/libp2p/go-libp2p-record/pb"
 	"google.golang.org/protobuf/proto"
 
+	"svcindex/durable"
 	"svcindex/index"
 )
 
@@ -436,16 +437,7 @@ func (v *vault) save(path string) error {
 	if err = errors.Join(v.write(f), f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	return errors.Join(os.Rename(f.Name(), path), syncDir(filepath.Dir(path)))
-}
-
-// syncDir makes a rename in dir survive a power cut.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return durable.Rename(f.Name(), path)
 }
 
 // write writes what there is now. A disk that hangs must not hold up those who

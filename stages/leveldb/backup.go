@@ -16,6 +16,7 @@ import (
 	"github.com/syndtr/goleveldb/leveldb/opt"
 	"github.com/syndtr/goleveldb/leveldb/util"
 
+	"svcindex/durable"
 	"svcindex/index"
 )
 
@@ -243,7 +244,7 @@ func Restore(ctx context.Context, path string, r io.Reader) (Report, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return report, err
 	}
-	return report, errors.Join(os.Rename(draft, path), syncDir(filepath.Dir(path)))
+	return report, durable.Rename(draft, path)
 }
 
 func restoreTo(ctx context.Context, draft string, r io.Reader) (err error) {

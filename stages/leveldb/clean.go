@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"svcindex/durable"
 )
 
 // A crash may tear the end of the journal, and what it tears was never
@@ -41,7 +43,7 @@ func markClean(dir string) error {
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return errors.Join(err, os.Remove(temp))
 	}
-	return errors.Join(os.Rename(temp, filepath.Join(dir, cleanMark)), syncDir(dir))
+	return durable.Rename(temp, filepath.Join(dir, cleanMark))
 }
 
 // checkClean holds the journals to the mark, if there is one that fits.
@@ -75,5 +77,5 @@ func unmarkClean(dir string) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return errors.Join(err, syncDir(dir))
+	return errors.Join(err, durable.SyncDir(dir))
 }

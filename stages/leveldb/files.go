@@ -14,6 +14,7 @@ import (
 
 	"github.com/syndtr/goleveldb/leveldb/storage"
 
+	"svcindex/durable"
 	"svcindex/index"
 )
 
@@ -83,7 +84,7 @@ func makeDir(dir string) error {
 	if err := os.Chmod(dir, dirMode); err != nil {
 		return err
 	}
-	return unlessForbidden(syncDir(filepath.Dir(dir)))
+	return unlessForbidden(durable.SyncDir(filepath.Dir(dir)))
 }
 
 func unlessForbidden(err error) error {
@@ -134,14 +135,6 @@ func isFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
 // Log implements storage.Storage. goleveldb's diary becomes ours; what it
 // dropped is worth a warning.
 func (f *files) Log(line string) {
@@ -159,7 +152,7 @@ func (f *files) Create(fd storage.FileDesc) (storage.Writer, error) {
 		return &file{Writer: w, fd: fd, files: f}, nil
 	}
 	if err == nil {
-		err = errors.Join(os.Chmod(filepath.Join(f.dir, fd.String()), fileMode), syncDir(f.dir))
+		err = errors.Join(os.Chmod(filepath.Join(f.dir, fd.String()), fileMode), durable.SyncDir(f.dir))
 		if err == nil {
 			return &file{Writer: w, fd: fd, files: f}, nil
 		}
@@ -176,7 +169,7 @@ func (f *files) Rename(from, to storage.FileDesc) error {
 	if f.memory != nil {
 		return nil
 	}
-	if err := syncDir(f.dir); err != nil {
+	if err := durable.SyncDir(f.dir); err != nil {
 		return f.fail(to, err)
 	}
 	return nil
