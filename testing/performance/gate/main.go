@@ -104,39 +104,53 @@ func (o *options) measure(ctx context.Context) error {
 	defer builds.remove()
 	m := measured{Host: thisHost(), Base: builds.base.rev, New: builds.now.rev, Taken: time.Now().UTC()}
 	fmt.Printf("%s, base %s, new %s, %d rounds\n", m.Host.Class, m.Base, m.New, o.rounds)
-	if m.Rounds, err = builds.play(ctx, o.rounds); err != nil {
-		return err
-	}
-	m.Disturbed = builds.disturbed
 	if o.null {
+		if err := m.add(ctx, builds, o.rounds); err != nil {
+			return err
+		}
 		return o.keepNull(m)
 	}
-	first, err := o.judgeAll(m.Host, m.Rounds)
+	found, err := o.series(ctx, builds, &m, nil)
 	if err != nil {
 		return err
 	}
-	if failed(first) {
-		fmt.Print(compare.Table(first), "\nsomething failed: measuring again\n")
+	if failed(found) {
+		fmt.Print(compare.Table(found), "\nsomething failed: measuring again\n")
 		if err := writeJSON(o.out, m); err != nil {
 			return err
 		}
-		again, err := builds.play(ctx, o.rounds)
-		if err != nil {
+		if found, err = o.series(ctx, builds, &m, found); err != nil {
 			return err
 		}
-		second, err := o.judgeAll(m.Host, again)
-		if err != nil {
-			return err
-		}
-		for i := range first {
-			first[i] = compare.Confirm(first[i], second[i])
-		}
-		m.Rounds, m.Disturbed = append(m.Rounds, again...), builds.disturbed
 	}
 	if err := writeJSON(o.out, m); err != nil {
 		return err
 	}
-	return o.conclude(first)
+	return o.conclude(found)
+}
+
+// add plays rounds and keeps them.
+func (m *measured) add(ctx context.Context, builds *builds, rounds int) error {
+	played, err := builds.play(ctx, rounds)
+	m.Rounds, m.Disturbed = append(m.Rounds, played...), builds.disturbed
+	return err
+}
+
+// series plays the rounds of one judgement. What failed before, in first, fails
+// only if it does so again.
+func (o *options) series(ctx context.Context, builds *builds, m *measured, first []compare.Verdict) ([]compare.Verdict, error) {
+	before := len(m.Rounds)
+	if err := m.add(ctx, builds, o.rounds); err != nil {
+		return nil, err
+	}
+	found, err := o.judgeAll(m.Host, m.Rounds[before:])
+	if err != nil {
+		return nil, err
+	}
+	for i, v := range first {
+		found[i] = compare.Confirm(v, found[i])
+	}
+	return found, nil
 }
 
 func failed(vs []compare.Verdict) bool {

@@ -50,23 +50,10 @@ func (o *options) prove(ctx context.Context) error {
 	fmt.Printf("%s, %s against itself with %s, %d rounds twice\n", m.Host.Class, m.Base, strings.Join(p.env, " "), o.rounds)
 	var found []compare.Verdict
 	for range 2 {
-		rounds, err := builds.play(ctx, o.rounds)
-		if err != nil {
+		if found, err = o.series(ctx, builds, &m, found); err != nil {
 			return err
-		}
-		vs, err := o.judgeAll(m.Host, rounds)
-		if err != nil {
-			return err
-		}
-		if m.Rounds = append(m.Rounds, rounds...); found == nil {
-			found = vs
-			continue
-		}
-		for i := range found {
-			found[i] = compare.Confirm(found[i], vs[i])
 		}
 	}
-	m.Disturbed = builds.disturbed
 	fmt.Print("\n", compare.Table(found))
 	if err := writeJSON(o.out, m); err != nil {
 		return err

@@ -109,7 +109,7 @@ func validity(h *rung) string {
 // one, or nil.
 func heldBest(holds []hold) (best *hold) {
 	for i := range holds {
-		if h := &holds[i]; best == nil || h.Held && (!best.Held || h.Rate > best.Rate) || !best.Held {
+		if h := &holds[i]; best == nil || !best.Held || h.Held && h.Rate > best.Rate {
 			best = h
 		}
 	}
