@@ -59,7 +59,7 @@ fuzz: ## every fuzz target for FUZZ (10m) each
 	    echo "== $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZ) $$p || exit 1; \
 	  done; done
 
-bench-dht: ## our DHT look-ups held to kad-dht's, interleaved (some 4 minutes alone on the machine)
+bench-dht: ## our DHT look-ups held to kad-dht's, interleaved (over 10 minutes alone on the machine)
 	$(GO) test -count 1 -v -timeout 20m -run TestBenchDHT ./stages/kaddht -args -bench-dht | grep -v '^[=-]'
 
 dht-faults: ## the long version of the DHT's fault tests: 28 of 60 nodes replaced in 9 s, 5 % of packets lost
@@ -91,7 +91,8 @@ gate-null: ## compare the working tree with itself, and keep the noise of this c
 	$(HYPERFINE)
 	$(GO) run ./testing/performance/gate -null -save -rounds 28
 
-gate-proof: ## plant a slowdown, a leak, an allocation, and see every gate fail; 3 minutes
+gate-proof: ## plant a slowdown, a leak, an allocation, and see every gate fail; 5 minutes
+	$(HYPERFINE)
 	$(GO) run ./testing/performance/gate -proof -rounds 5 -out bin/gate-proof.json
 
 gate-allocs: ## compare what benchmarks allocate with what is kept; seconds, on any machine
