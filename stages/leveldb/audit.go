@@ -190,13 +190,11 @@ func (k *keeping) end(err error) {
 // that all of them wait for. Its error closes the store for writes.
 func (d *DB) keepOn(lull *time.Timer) error {
 	for d.keeping.done != nil {
-		if len(d.calls) > 0 || time.Since(d.wroteAt) < lullAfter {
+		if len(d.waiting) > 0 || time.Since(d.wroteAt) < lullAfter {
 			lull.Reset(lullAfter)
 			return nil
 		}
-		t := d.begin()
-		d.dropKept(t, auditDrop)
-		if err := d.flush(t); err != nil {
+		if err := d.turn(d.engine.Load(), func(t *txn) { d.dropKept(t, auditDrop) }); err != nil {
 			return err
 		}
 	}

@@ -259,7 +259,8 @@ func restoreTo(ctx context.Context, draft string, r io.Reader) (err error) {
 	if err := d.adopt(e, t); err != nil { // no writer runs: this goroutine is it
 		return errors.Join(err, e.retire(nil))
 	}
-	re := restorer{db: d, txn: d.begin()}
+	re := restorer{db: d}
+	re.begin()
 	if _, err = ReadBackup(ctx, r, re.row); err == nil {
 		err = re.end()
 	}
@@ -300,17 +301,27 @@ func (r *restorer) row(key, value []byte) error {
 		r.txn.mark = m
 		r.db.auditMark.Store(&m)
 	}
-	r.txn.put(bytes.Clone(key), bytes.Clone(payload))
+	r.txn.put(key, payload)
 	r.bytes += len(value)
 	if len(r.txn.ops) < restoreRows && r.bytes < stepBytes {
 		return nil
 	}
 	r.bytes = 0
-	if err := r.db.flush(r.txn); err != nil {
+	if err := r.flush(); err != nil {
 		return err
 	}
-	r.txn = r.db.begin()
+	r.begin()
 	return nil
+}
+
+func (r *restorer) begin() {
+	r.txn = new(txn)
+	r.txn.begin(r.db.engine.Load(), nil, *r.db.tally.Load(), *r.db.auditMark.Load())
+}
+
+func (r *restorer) flush() error {
+	r.txn.seal()
+	return r.db.flush(r.txn)
 }
 
 // end writes what is left, with what the store holds in all, and syncs it.
@@ -323,5 +334,5 @@ func (r *restorer) end() error {
 	r.txn.tally.Batch = last
 	r.txn.put([]byte(keyCanary), []byte("restored"))
 	r.db.opt.Sync = true
-	return r.db.flush(r.txn)
+	return r.flush()
 }

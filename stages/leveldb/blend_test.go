@@ -246,9 +246,7 @@ func TestAnOldStoreIsTakenOver(t *testing.T) {
 	e, last, err := d.openEngine(false)
 	must(t, err)
 	must(t, d.adopt(e, last))
-	txn := d.begin()
-	txn.put([]byte(keyFormat), []byte{formatMin})
-	must(t, d.flush(txn))
+	must(t, d.turn(e, func(t *txn) { t.put([]byte(keyFormat), []byte{formatMin}) }))
 	must(t, e.retire(nil))
 
 	h := open(t, dir)

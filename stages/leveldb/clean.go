@@ -34,6 +34,11 @@ func markClean(dir string) error {
 	if err != nil || in.fresh || len(in.refuse) > 0 || in.torn > 0 {
 		return err // no mark: the next opening judges for itself
 	}
+	if in.journals > 0 { // its length was cut to what is in it
+		if err := syncFile(filepath.Join(dir, fmt.Sprintf("%06d.log", in.journal))); err != nil {
+			return err
+		}
+	}
 	temp := filepath.Join(dir, cleanTemp)
 	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -44,6 +49,14 @@ func markClean(dir string) error {
 		return errors.Join(err, os.Remove(temp))
 	}
 	return durable.Rename(temp, filepath.Join(dir, cleanMark))
+}
+
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // checkClean holds the journals to the mark, if there is one that fits.

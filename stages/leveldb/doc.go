@@ -13,9 +13,10 @@
 // digest (frame.go), and a failed write closes the store for writes until it
 // was reopened and proved itself (latch.go).
 //
-// One goroutine writes. It groups what is waiting into one batch and one sync
-// (writer.go), heals the store after a failure, and in idle moments drops what
-// is past its time (sweep.go). Another reads a canary each second and walks
+// One goroutine writes. Whoever commits builds his part of a batch, while the
+// batch before is synced (writer.go), over zeros that make the journal as long
+// as it has to be (inplace.go). The writer heals the store after a failure, and
+// in idle moments drops what is past its time (sweep.go). Another reads a canary each second and walks
 // slowly over all rows (keeper.go). Readers share nothing with them but the
 // engine, and never wait for it: while it is being reopened they are told Down.
 //

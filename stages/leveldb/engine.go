@@ -113,6 +113,7 @@ func (e *engine) inspect(dir string, readOnly bool) (err error) {
 	if err := e.found.err(dir); err != nil {
 		return err
 	}
+	e.files.ends = e.found.ends
 	if readOnly {
 		return nil
 	}

@@ -30,7 +30,8 @@ type files struct {
 	dir    string
 	log    *slog.Logger
 	stat   *fileStats
-	memory *memory // what they are in, if not on disk
+	memory *memory         // what they are in, if not on disk
+	ends   map[int64]int64 // journals of which only so much is to be read
 	// failed is told of each journal or MANIFEST that failed. It must not block.
 	failed func(*files, error)
 }
@@ -62,6 +63,7 @@ func openFiles(dir string, readOnly bool) (storage.Storage, error) {
 	if readOnly {
 		return s, nil
 	}
+	s = inPlace{s}
 	if err := tighten(dir); err != nil {
 		return nil, explain(dir, errors.Join(err, s.Close()))
 	}
@@ -159,6 +161,15 @@ func (f *files) Create(fd storage.FileDesc) (storage.Writer, error) {
 		err = errors.Join(err, w.Close())
 	}
 	return nil, f.fail(fd, err)
+}
+
+// Open implements storage.Storage.
+func (f *files) Open(fd storage.FileDesc) (storage.Reader, error) {
+	r, err := f.Storage.Open(fd)
+	if end, cut := f.ends[fd.Num]; cut && fd.Type == storage.TypeJournal && err == nil {
+		return &head{r, end}, nil
+	}
+	return r, err
 }
 
 // Rename implements storage.Storage.

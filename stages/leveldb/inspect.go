@@ -32,10 +32,12 @@ type inspection struct {
 	last     tally    // of the last batch in the journals; its Batch is 0 when they hold none
 	batches  int      // in the journals
 	journals int
-	journal  int64     // number of the last one
-	torn     int64     // bytes of torn tail; normal after a crash
-	tables   []finding // tables that are not as long as they should be
-	refuse   []finding // what forbids opening
+	journal  int64           // number of the last one
+	torn     int64           // bytes of torn tail; normal after a crash
+	blank    int64           // of these, zeros that were written ahead
+	ends     map[int64]int64 // journals that end in such zeros: how long they are without
+	tables   []finding       // tables that are not as long as they should be
+	refuse   []finding       // what forbids opening
 }
 
 // Advice that ends every refusal.
@@ -192,6 +194,7 @@ func (in *inspection) checkJournals(dir string, names []string, c *contents) err
 		return nil
 	}
 	in.journals = len(nums)
+	in.ends = map[int64]int64{}
 	seq, open := c.seq, (*finding)(nil)
 	for _, num := range nums {
 		in.journal = num
@@ -214,6 +217,12 @@ func (in *inspection) checkJournals(dir string, names []string, c *contents) err
 		}
 		if s.Torn > 0 {
 			in.torn += s.Torn
+		}
+		switch {
+		case s.Blank && s.Records > 0: // was there more, the numbers of the batches will tell
+			in.blank += s.Torn
+			in.ends[num] = s.Good
+		case s.Torn > 0:
 			open = &finding{name, fmt.Sprintf("ends torn at offset %d, but a later journal was written to", s.Good)}
 		}
 	}

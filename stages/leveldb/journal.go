@@ -28,6 +28,7 @@ type scan struct {
 	Records int   // whole ones, before any damage
 	Good    int64 // bytes up to the end of the last of them
 	Torn    int64 // bytes after Good that a crash may have left; 0: a clean end
+	Blank   bool  // those are zeros, written ahead of a batch that did not come
 	Damage  *damage
 }
 
@@ -74,6 +75,9 @@ func scanRecords(b []byte, visit func(rec []byte) error) scan {
 // torn tail.
 func (s *scan) judge(b []byte, pos, bad int, why string) {
 	s.Torn = int64(len(b) - pos)
+	if s.Blank = allZero(b[pos:]); s.Blank {
+		return
+	}
 	after := recordsAfter(b, bad)
 	if after > 0 || !maybeTorn(b, bad) {
 		s.Torn = 0

@@ -67,21 +67,21 @@ func (d *DB) isolate(c index.CID) {
 
 // mark makes a quarantine durable, unless the bytes were put again meanwhile.
 func (d *DB) mark(c index.CID) error {
-	t := d.begin()
-	key := cidKey(rowQuarantine, &c)
-	switch _, err := t.read(cidKey(rowContent, &c)); index.KindOf(err) {
-	case index.OK, index.Missing:
-		d.damaged.drop([]index.CID{c})
-		return nil
-	case index.Down:
-		return nil
-	}
-	if _, err := t.read(key); err != index.Missing {
-		return nil
-	}
-	t.tally.Quarantined++
-	t.put(key, appendU64(nil, uint64(t.now)))
-	return d.flush(t)
+	return d.turn(d.engine.Load(), func(t *txn) {
+		key := cidKey(rowQuarantine, &c)
+		switch _, err := t.read(cidKey(rowContent, &c)); index.KindOf(err) {
+		case index.OK, index.Missing:
+			d.damaged.drop([]index.CID{c})
+			return
+		case index.Down:
+			return
+		}
+		if _, err := t.read(key); err != index.Missing {
+			return
+		}
+		t.tally.Quarantined++
+		t.put(key, appendU64(nil, uint64(t.now)))
+	})
 }
 
 // A quarantine is the manifests known to be damaged. The zero value is empty.

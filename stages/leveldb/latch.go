@@ -73,6 +73,7 @@ func (d *DB) shut(why error) {
 // meanwhile.
 func (d *DB) heal(why error) bool {
 	d.shut(why)
+	d.fail(d.epoch.Load().err)
 	if time.Since(d.healed) > calmAfter {
 		d.backoff = backoffMin
 	}
@@ -148,12 +149,13 @@ func (d *DB) openReadOnly() {
 // prove writes a canary and reads it back. The engine is given, because it is
 // not everybody's until it proved itself.
 func (d *DB) prove(e *engine) error {
-	t := &d.txn
-	t.begin(e, *d.tally.Load(), *d.auditMark.Load(), d.now().Unix())
-	song := strconv.FormatUint(t.tally.Batch+1, 10) + " " + strconv.FormatInt(t.now, 10)
-	t.put([]byte(keyCanary), []byte(song))
-	d.canary[1].Store(&song)
-	if err := d.flush(t); err != nil {
+	song := ""
+	err := d.turn(e, func(t *txn) {
+		song = strconv.FormatUint(t.tally.Batch+1, 10) + " " + strconv.FormatInt(t.now, 10)
+		t.put([]byte(keyCanary), []byte(song))
+		d.canary[1].Store(&song)
+	})
+	if err != nil {
 		return err
 	}
 	payload, err := e.read([]byte(keyCanary))
@@ -204,7 +206,7 @@ func (d *DB) Ready() error {
 	}
 	now := d.clock()
 	switch {
-	case stuck(now, d.writeAt.Load()):
+	case stuck(now, d.writeAt[building].Load()), stuck(now, d.writeAt[syncing].Load()):
 		return errStuckWrite
 	case stuck(now, d.roundAt.Load()):
 		return errStuckRead

@@ -48,7 +48,8 @@ type DB struct {
 	born      time.Time // the origin of our monotonic times
 
 	// The ways to the writer.
-	calls    chan *call
+	gate     chan struct{}   // held by whoever builds
+	waiting  chan struct{}   // somebody's part of a batch is built
 	marks    chan index.CID  // manifests whose bytes were found damaged
 	faults   chan fault      // why the store should be closed for writes
 	proofs   chan chan error // somebody wants a canary written and read
@@ -65,17 +66,22 @@ type DB struct {
 	canary    [2]atomic.Pointer[string] // what stands, and what is being written
 	tally     atomic.Pointer[tally]
 	auditMark atomic.Pointer[index.AuditMark]
-	auditLost atomic.Bool  // it could not be read
-	writeAt   atomic.Int64 // when the write under way began; 0: none
-	roundAt   atomic.Int64 // when the keeper's round under way began; 0: none
-	bytes     atomic.Int64 // on disk
-	free      atomic.Int64 // on the disk
+	auditLost atomic.Bool     // it could not be read
+	writeAt   [2]atomic.Int64 // when the building and the syncing under way began; 0: none
+	roundAt   atomic.Int64    // when the keeper's round under way began; 0: none
+	bytes     atomic.Int64    // on disk
+	free      atomic.Int64    // on the disk
 	damaged   quarantine
 	fileStats fileStats
 	counts    counts
 
+	// Belong to whoever has the gate.
+	open   *group // it is being built
+	before *txn   // what it is built upon, durable or about to be; nil: what the engine holds
+	txns   [2]txn // of the group that is open, and of the one before
+	turns  int
+
 	// Belong to the writer.
-	txn     txn
 	batch   goleveldb.Batch
 	keeping keeping       // under way
 	wroteAt time.Time     // when somebody's write was last through
@@ -114,13 +120,15 @@ func newDB(o Options) (*DB, error) {
 		opt: o, log: o.Log, now: o.Now, integrity: o.Integrity,
 		space:    &space{dir: o.Path, free: o.free},
 		born:     time.Now(),
-		calls:    make(chan *call, callsWaiting),
+		gate:     make(chan struct{}, 1),
+		waiting:  make(chan struct{}, 1),
 		marks:    make(chan index.CID, marksWaiting),
 		faults:   make(chan fault, 1),
 		proofs:   make(chan chan error),
 		keepings: make(chan keeping),
 		audited:  make(chan struct{}, 1),
 		quit:     make(chan struct{}),
+		open:     new(group),
 		backoff:  backoffMin,
 	}
 	if o.Memory > 0 {
@@ -146,12 +154,13 @@ func newDB(o Options) (*DB, error) {
 
 // adopt makes e the engine, once it proved that it can write and read.
 func (d *DB) adopt(e *engine, t tally) error {
+	d.fail(errAway) // of what was built upon another engine nothing holds
 	d.tally.Store(&t)
 	if t.Batch == 0 && e.found.torn == 0 {
 		d.log.Info("leveldb: a new store", "path", d.opt.Path)
 	}
-	if e.found.torn > 0 {
-		d.log.Warn("leveldb: the journal ends torn, as after a crash; what was not acknowledged is dropped", "bytes", e.found.torn)
+	if torn := e.found.torn - e.found.blank; torn > 0 {
+		d.log.Warn("leveldb: the journal ends torn, as after a crash; what was not acknowledged is dropped", "bytes", torn)
 	}
 	marked, err := e.quarantined()
 	if e.damage == nil {
@@ -192,6 +201,12 @@ func (d *DB) use() *engine {
 	}
 	return e
 }
+
+// The two that a write waits for.
+const (
+	building = iota
+	syncing
+)
 
 // clock is a monotonic time in nanoseconds, never 0. How long something takes
 // must not depend on what the wall clock does meanwhile.

@@ -120,7 +120,7 @@ func (t *txn) name(key []byte) (index.NameRecord, error) {
 	default:
 		return index.NameRecord{}, err
 	}
-	r, ok := parseName(payload)
+	r, ok := parseName(bytes.Clone(payload)) // it may be given out, and the batch's memory is used again
 	if !ok {
 		return r, errNameLost
 	}

@@ -20,20 +20,14 @@ const swept = string(rowGone) + string(rowIdem) + string(rowProviders)
 
 // sweep drops what is past its time in the next stretch of rows.
 func (d *DB) sweep() error {
-	t := d.begin()
-	next, err := d.sweepFrom(t, d.cursor)
-	if err != nil {
-		return nil // damage: for the keeper to find and to name
-	}
-	d.cursor = next
-	dropped := len(t.ops)
-	if err := d.flush(t); err != nil {
-		return err
-	}
-	if dropped > 0 {
-		d.counts.purged.Add(uint64(dropped))
-	}
-	return nil
+	return d.turn(d.engine.Load(), func(t *txn) {
+		before := t.changes
+		next, err := d.sweepFrom(t, d.cursor)
+		d.counts.purged.Add(uint64(t.changes - before))
+		if err == nil { // damage is for the keeper to find and to name
+			d.cursor = next
+		}
+	})
 }
 
 // sweepFrom walks one stretch within one kind of row, and returns where the
@@ -50,6 +44,9 @@ func (d *DB) sweepFrom(t *txn, from []byte) ([]byte, error) {
 			return nextKind(kind), it.Error()
 		}
 		from = append(append(from[:0:0], it.Key()...), 0)
+		if t.changed(it.Key()) {
+			continue // somebody writes it: what the engine has of it is old
+		}
 		if payload, ok := unframe(it.Key(), it.Value()); ok {
 			t.expire(it.Key(), payload)
 		}

@@ -6,67 +6,90 @@ import (
 	"svcindex/index"
 )
 
-// A txn is a batch being built. It reads through itself, so that the second
-// mutation of a key in one batch meets the first. Only the writer has one.
+// A txn is a batch being built. It reads through itself and the batch before
+// it, so that the second mutation of a key meets the first, durable or not yet.
 type txn struct {
 	e            *engine
+	before       *txn  // not to be changed any more; nil: the engine holds all
 	now          int64 // unix seconds
 	ops          []op
 	at           map[string]int // key -> its op
 	tally        tally
 	mark, marked index.AuditMark // how far the audit goes, with this batch and before it
 	changes      int             // rows noted
-	buf          []byte          // a frame being made
+	frames       []byte          // where ops lie
 	heals        []index.CID
 }
 
-// An op is one row of the batch. A nil payload deletes.
-type op struct {
-	key     string
-	payload []byte
+// An op is one row of the batch. A nil frame deletes.
+type op struct{ key, frame []byte }
+
+func (o *op) payload() ([]byte, error) {
+	switch {
+	case o.frame == nil:
+		return nil, index.Missing
+	case o.key[0] == rowContent:
+		return o.frame[1:], nil
+	}
+	return o.frame[frameLen:], nil
 }
 
-func (t *txn) begin(e *engine, last tally, mark index.AuditMark, now int64) {
-	t.e, t.tally, t.mark, t.marked, t.now = e, last, mark, mark, now
+func (t *txn) begin(e *engine, before *txn, last tally, mark index.AuditMark) {
+	t.e, t.before, t.tally, t.mark, t.marked = e, before, last, mark, mark
+	if before != nil {
+		before.before = nil // it is durable, and in the engine
+	}
 	clear(t.ops)
 	clear(t.at)
-	t.ops, t.heals = t.ops[:0], t.heals[:0]
+	t.ops, t.heals, t.frames = t.ops[:0], t.heals[:0], t.frames[:0]
+	if cap(t.frames) > batchKept {
+		t.frames = nil
+	}
 	if t.at == nil {
 		t.at = map[string]int{}
 	}
 }
 
-// read is engine.read with the batch laid over it. The payload must not be
+// read is engine.read with the batches laid over it. The payload must not be
 // changed.
 func (t *txn) read(key []byte) ([]byte, error) {
-	if i, ok := t.at[string(key)]; ok {
-		if t.ops[i].payload == nil {
-			return nil, index.Missing
+	for u := t; u != nil; u = u.before {
+		if i, ok := u.at[string(key)]; ok {
+			return u.ops[i].payload()
 		}
-		return t.ops[i].payload, nil
 	}
 	return t.e.read(key)
 }
 
-// put writes a row. The payload must stay as it is until the batch is written.
-func (t *txn) put(key, payload []byte) {
-	if payload == nil {
-		payload = []byte{}
+// changed reports whether the engine does not hold the last word on key, as
+// far as it is known here.
+func (t *txn) changed(key []byte) bool {
+	_, here := t.at[string(key)]
+	if t.before == nil {
+		return here
 	}
-	t.note(key, payload)
+	_, before := t.before.at[string(key)]
+	return here || before
+}
+
+func (t *txn) put(key, payload []byte) {
+	from := len(t.frames)
+	t.frames = appendFrame(t.frames, key, payload)
+	t.note(key, t.frames[from:len(t.frames):len(t.frames)])
 }
 
 func (t *txn) drop(key []byte) { t.note(key, nil) }
 
-func (t *txn) note(key, payload []byte) {
+func (t *txn) note(key, frame []byte) {
 	t.changes++
 	if i, ok := t.at[string(key)]; ok {
-		t.ops[i].payload = payload
+		t.ops[i].frame = frame
 		return
 	}
-	k := string(key)
-	t.at[k] = len(t.ops)
-	t.ops = append(t.ops, op{k, payload})
+	from := len(t.frames)
+	t.frames = append(t.frames, key...)
+	t.at[string(key)] = len(t.ops)
+	t.ops = append(t.ops, op{t.frames[from:len(t.frames):len(t.frames)], frame})
 }
 
 // seal adds how far the audit goes, and the batch's own number, last, when the
@@ -88,15 +111,10 @@ func (t *txn) seal() {
 func (t *txn) render(b *goleveldb.Batch) {
 	b.Reset()
 	for _, o := range t.ops {
-		key := []byte(o.key)
-		if o.payload == nil {
-			b.Delete(key)
-			continue
+		if o.frame == nil {
+			b.Delete(o.key)
+		} else {
+			b.Put(o.key, o.frame)
 		}
-		t.buf = appendFrame(t.buf[:0], key, o.payload)
-		b.Put(key, t.buf)
-	}
-	if cap(t.buf) > scratchKept {
-		t.buf = nil
 	}
 }

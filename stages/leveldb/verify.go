@@ -107,7 +107,7 @@ type verifier struct {
 }
 
 func (v *verifier) take(in inspection) {
-	v.report.Batch, v.report.Batches, v.report.Torn = in.last.Batch, in.batches, in.torn
+	v.report.Batch, v.report.Batches, v.report.Torn = in.last.Batch, in.batches, in.torn-in.blank
 	for _, f := range slices.Concat(in.refuse, in.tables) {
 		v.report.add(f.Where, f.What)
 	}

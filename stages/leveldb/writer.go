@@ -3,7 +3,6 @@ package leveldb
 import (
 	"fmt"
 	"runtime/debug"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,23 +15,7 @@ const (
 	groupCalls = 1024        // calls that share one sync, at most
 	groupBytes = 4 << 20     // and their bytes: half a write buffer
 	batchKept  = 2 * 1 << 20 // a batch buffer that grew past this is not reused
-
-	// callsWaiting is how many calls the writer finds when it comes by. To take
-	// each from its caller's hand would wake him only to have him wait again.
-	callsWaiting = 256
 )
-
-// A call is one Commit on its way to the writer.
-type call struct {
-	ms    []*index.Mutation
-	done  chan error
-	taken atomic.Bool // by the writer, or back by its caller: whose ms are
-}
-
-// take makes the call the taker's, unless the other has it.
-func (c *call) take() bool { return c.taken.CompareAndSwap(false, true) }
-
-var callPool = sync.Pool{New: func() any { return &call{done: make(chan error, 1)} }}
 
 // Counts of the writer.
 type counts struct {
@@ -43,6 +26,22 @@ type counts struct {
 	heals    atomic.Uint64
 	purged   atomic.Uint64 // rows past their time
 	scrubbed atomic.Uint64 // rows the keeper looked at
+}
+
+// A group is the calls that share a batch. Whoever commits builds his part of
+// it himself, while the writer makes the group before durable.
+type group struct {
+	txn   *txn // nil: nobody has begun
+	calls int
+	size  int           // bytes of their manifests
+	done  chan struct{} // closed when it is durable, or is not going to be
+	err   error         // set before done is closed
+}
+
+// end answers all calls of a group.
+func (g *group) end(err error) {
+	g.err = err
+	close(g.done)
 }
 
 // Commit implements index.Writer. Many callers share one batch and one sync;
@@ -56,44 +55,116 @@ func (d *DB) Commit(ms []*index.Mutation) error {
 	if err := d.space.room(d.opt.MinFree); err != nil {
 		return err
 	}
-	ep := d.epoch.Load()
-	select {
-	case <-ep.shut: // asked first: select would pick either
-		return ep.err
-	default:
+	for {
+		g, full, err := d.join(ms)
+		if err != nil {
+			return err
+		}
+		if !full {
+			select {
+			case d.waiting <- struct{}{}:
+			default:
+			}
+		}
+		<-g.done // the writer ends each group, at its own end too
+		if !full {
+			return g.err
+		}
 	}
-	c := callPool.Get().(*call)
-	c.ms = ms
-	c.taken.Store(false)
-	select {
-	case d.calls <- c:
-	case <-ep.shut:
-		return ep.err
-	case <-d.quit:
-		return errAway
-	}
-	return d.answer(c, ep)
 }
 
-// answer waits for what becomes of a call. One that is taken back lies where it
-// is until the writer comes by, and is not used again.
-func (d *DB) answer(c *call, ep *epoch) (err error) {
+// join builds a call's part of the group that is open. Full: that group takes
+// no more; the caller waits for its end.
+func (d *DB) join(ms []*index.Mutation) (g *group, full bool, err error) {
+	ep := d.epoch.Load()
 	select {
-	case err = <-c.done:
+	case d.gate <- struct{}{}:
 	case <-ep.shut:
-		if c.take() {
-			return ep.err
-		}
-		err = <-c.done
+		return nil, false, ep.err
 	case <-d.quit:
-		if c.take() {
-			return errAway
-		}
-		err = <-c.done
+		return nil, false, errAway
 	}
-	c.ms = nil
-	callPool.Put(c)
-	return err
+	d.writeAt[building].Store(d.clock()) // building reads, and a read can be stuck
+	defer d.leave()
+	select { // asked again: the gate may have opened after the end
+	case <-ep.shut:
+		return nil, false, ep.err
+	case <-d.quit:
+		return nil, false, errAway
+	default:
+	}
+	e := d.use()
+	if e == nil {
+		return nil, false, errAway
+	}
+	defer e.mu.RUnlock()
+	g = d.opened(e)
+	if g.calls >= groupCalls || g.size >= groupBytes {
+		return g, true, nil
+	}
+	if err := d.build(g.txn, ms); err != nil {
+		d.open.end(err) // half of a call may be in it
+		d.open = new(group)
+		return nil, false, err
+	}
+	g.calls++
+	for _, m := range ms {
+		g.size += len(m.Manifest)
+	}
+	return g, false, nil
+}
+
+func (d *DB) leave() {
+	d.writeAt[building].Store(0)
+	<-d.gate
+}
+
+// opened returns the open group, begun. The caller has the gate.
+func (d *DB) opened(e *engine) *group {
+	g := d.open
+	if g.txn == nil {
+		g.txn, g.done = &d.txns[d.turns%2], make(chan struct{})
+		last, mark := d.tally.Load(), d.auditMark.Load()
+		if d.before != nil {
+			last, mark = &d.before.tally, &d.before.mark
+		}
+		g.txn.begin(e, d.before, *last, *mark)
+	}
+	g.txn.now = d.now().Unix()
+	return g
+}
+
+// take takes the open group for the writer, with what add adds to it, or
+// returns nil when there is nothing in it. What comes then is built upon it.
+func (d *DB) take(e *engine, add func(*txn)) *group {
+	d.gate <- struct{}{}
+	d.writeAt[building].Store(d.clock())
+	defer d.leave()
+	g := d.opened(e)
+	if add != nil {
+		add(g.txn)
+	}
+	if g.calls == 0 && len(g.txn.ops) == 0 {
+		d.open, d.before = new(group), nil
+		return nil
+	}
+	if len(g.txn.ops) > 0 {
+		g.txn.seal()
+	}
+	d.before, d.open = g.txn, new(group)
+	d.turns++
+	return g
+}
+
+// fail answers those whose part is built, when what it is built upon is not
+// going to be there.
+func (d *DB) fail(err error) {
+	d.gate <- struct{}{}
+	defer d.leave()
+	if d.open.txn != nil {
+		d.open.end(err)
+	}
+	d.open, d.before = new(group), nil
 }
 
 // write is the writer: whoever changes the store does it here.
@@ -103,7 +174,10 @@ func (d *DB) write() {
 	defer sweep.Stop()
 	lull := time.NewTimer(lullAfter)
 	defer lull.Stop()
-	defer func() { d.keeping.end(errAway) }()
+	defer func() {
+		d.keeping.end(errAway)
+		d.fail(errAway)
+	}()
 	for {
 		keepings := d.keepings
 		if d.keeping.done != nil {
@@ -111,10 +185,8 @@ func (d *DB) write() {
 		}
 		var err error
 		select {
-		case c := <-d.calls:
-			if c.take() {
-				err = d.commit(d.gather(c))
-			}
+		case <-d.waiting:
+			err = d.commit()
 		case c := <-d.marks:
 			err = d.mark(c)
 		case d.keeping = <-keepings:
@@ -142,104 +214,81 @@ func (d *DB) write() {
 	}
 }
 
-// gather takes what else is waiting, so that one sync serves all.
-func (d *DB) gather(c *call) []*call {
-	group, size := []*call{c}, c.size()
-	for len(group) < groupCalls && size < groupBytes {
-		select {
-		case c := <-d.calls:
-			if c.take() {
-				group = append(group, c)
-				size += c.size()
-			}
-		default:
-			return group
+// commit makes durable what waits. Its error closes the store for writes.
+func (d *DB) commit() error {
+	err := d.turn(d.engine.Load(), func(t *txn) {
+		if len(t.ops) > 0 {
+			d.dropKept(t, keptShare*len(t.ops)+keptLeast)
 		}
-	}
-	return group
-}
-
-func (c *call) size() (n int) {
-	for _, m := range c.ms {
-		n += len(m.Manifest)
-	}
-	return n
-}
-
-// commit writes one group and answers it. Its error closes the store for
-// writes.
-func (d *DB) commit(group []*call) error {
-	d.writeAt.Store(d.clock()) // building reads, and a read can be stuck too
-	defer d.writeAt.Store(0)
-	t := d.begin()
-	err := d.build(t, group)
-	failed := false
-	if err == nil {
-		d.dropKept(t, keptShare*len(t.ops)+keptLeast)
-		err = d.flush(t)
-		failed = err != nil
-	}
+	})
 	d.wroteAt = time.Now()
-	why := err
-	switch {
-	case failed:
+	return err
+}
+
+// turn makes durable what waits, and what add adds to it.
+func (d *DB) turn(e *engine, add func(*txn)) error {
+	g := d.take(e, add)
+	if g == nil {
+		return nil
+	}
+	err := d.flush(g.txn)
+	if err != nil {
 		d.shut(err)
-		err = d.epoch.Load().err
-	case err != nil:
-		err = cause(err)
-	default:
-		d.counts.commits.Add(uint64(len(group)))
+		g.end(d.epoch.Load().err)
+		return err
 	}
-	for _, c := range group {
-		c.done <- err
-	}
-	if failed {
-		return why
-	}
+	d.counts.commits.Add(uint64(g.calls))
+	d.settled()
+	g.end(nil)
 	return nil
 }
 
-func (d *DB) begin() *txn {
-	d.txn.begin(d.engine.Load(), *d.tally.Load(), *d.auditMark.Load(), d.now().Unix())
-	return &d.txn
+// settled forgets the batch before, unless somebody builds upon it: from now on
+// the engine's word counts, and its damage.
+func (d *DB) settled() {
+	select {
+	case d.gate <- struct{}{}:
+		if d.open.txn == nil {
+			d.before = nil
+		}
+		<-d.gate
+	default: // somebody does
+	}
 }
 
-// build applies the group's mutations. A bug in one costs its group, not the
+// build applies a call's mutations. A bug in one costs its group, not the
 // process: nothing has been written yet.
-func (d *DB) build(t *txn, group []*call) (err error) {
+func (d *DB) build(t *txn, ms []*index.Mutation) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			d.log.Error("leveldb: a bug while building a batch", "panic", p, "stack", string(debug.Stack()))
 			err = fmt.Errorf("leveldb: a bug while building a batch: %v: %w", p, index.Broken)
 		}
 	}()
-	for _, c := range group {
-		for _, m := range c.ms {
-			m.Created, m.Stored, m.Current, m.Record, m.TaskID, m.News = false, 0, 0, index.NameRecord{}, "", false
-			if m.Err = d.auditable(t); m.Err != nil {
-				continue
-			}
-			changes := t.changes
-			if m.Err = t.apply(m); m.Err != nil {
-				d.counts.refused.Add(1)
-				continue
-			}
-			t.applied(m, changes, d.opt.Audit)
+	for _, m := range ms {
+		m.Created, m.Stored, m.Current, m.Record, m.TaskID, m.News = false, 0, 0, index.NameRecord{}, "", false
+		if m.Err = d.auditable(t); m.Err != nil {
+			continue
 		}
+		changes := t.changes
+		if m.Err = t.apply(m); m.Err != nil {
+			d.counts.refused.Add(1)
+			continue
+		}
+		t.applied(m, changes, d.opt.Audit)
 	}
 	return nil
 }
 
-// flush makes the batch durable. A batch without rows already is.
+// flush makes a sealed batch durable. A batch without rows already is.
 func (d *DB) flush(t *txn) error {
 	if len(t.ops) == 0 {
 		return nil
 	}
-	t.seal()
 	t.render(&d.batch)
-	d.writeAt.Store(d.clock())
+	d.writeAt[syncing].Store(d.clock())
 	err := t.e.write(&d.batch, d.opt.Sync)
-	d.writeAt.Store(0)
+	d.writeAt[syncing].Store(0)
 	if cap(d.batch.Dump()) > batchKept {
 		d.batch = goleveldb.Batch{}
 	}
