@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"io"
+	"slices"
 
 	"svcindex/index"
 )
@@ -33,19 +34,43 @@ func inflate(b []byte, lim BodyLimit) ([]byte, error) {
 		return nil, invalid("the body says it is gzip and is not")
 	}
 	defer zr.Close()
-	var in io.Reader = zr
-	if most > 0 {
-		in = io.LimitReader(zr, most+1)
-	}
-	out := bytes.NewBuffer(make([]byte, 0, min(4*len(b), 64<<10)))
-	if _, err := out.ReadFrom(in); err != nil {
+	out, err := readUpTo(zr, min(4*len(b), 64<<10), most)
+	if err != nil {
 		return nil, invalid("the gzip body is damaged or cut short")
 	}
-	if most > 0 && int64(out.Len()) > most {
+	if most > 0 && int64(len(out)) > most {
 		if byRatio {
 			return nil, &Refusal{index.TooLarge, ReasonRatio}
 		}
 		return nil, &Refusal{index.TooLarge, ReasonBody}
 	}
-	return out.Bytes(), nil
+	return out, nil
+}
+
+// readUpTo reads r to its end, or to the first byte over most, if there is a
+// most. What does not fit into first bytes gets room for most at once: a buffer
+// that doubles its way there has taken four times as much.
+func readUpTo(r io.Reader, first int, most int64) ([]byte, error) {
+	if most > 0 {
+		first = int(min(int64(first), most+1))
+	}
+	out := make([]byte, 0, first)
+	for most <= 0 || int64(len(out)) <= most {
+		switch {
+		case len(out) < cap(out):
+		case most > 0:
+			out = append(make([]byte, 0, most+1), out...)
+		default:
+			out = slices.Grow(out, max(len(out), 512))
+		}
+		n, err := r.Read(out[len(out):cap(out)])
+		out = out[:len(out)+n]
+		if err == io.EOF {
+			return out, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
