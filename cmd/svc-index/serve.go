@@ -46,6 +46,8 @@ start. What is not sound changes nothing.`,
 			defer signal.Stop(sig)
 			level := new(slog.LevelVar)
 			log := newLogger(cfg.Log, level, cmd.ErrOrStderr())
+			garbage := startGarbageMan(uint64(cfg.Cache.Bytes))
+			defer garbage.close()
 			file.warn(log)
 			return serve(newReloader(s.input(), cfg, level), file.Watcher, log, sig, cmd.OutOrStdout())
 		},

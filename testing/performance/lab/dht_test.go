@@ -16,7 +16,7 @@ import (
 var (
 	binary = flag.String("binary", "", "svc-index: measure the memory of a client in a network of -nodes")
 	nodes  = flag.Int("nodes", 200, "with -binary")
-	cache  = flag.String("cache", "8MiB", "with -binary: cache.bytes of both; Go lets garbage grow to what is alive, and the cache counts as alive")
+	cache  = flag.String("cache", "256MiB", "with -binary: cache.bytes of both")
 	settle = flag.Duration("settle", time.Minute, "with -binary: between the last question and the first look")
 )
 
