@@ -37,7 +37,7 @@ type Event struct {
 // An Auditor holds entries until they are kept elsewhere.
 type Auditor interface {
 	AuditMark() AuditMark
-	// AuditAfter returns up to most entries that follow entry n.
+	// AuditAfter returns entries that follow entry n: most of them, or a batch more.
 	AuditAfter(n uint64, most int) ([]AuditEntry, error)
 	// AuditKept drops all entries up to e, which are safely elsewhere.
 	AuditKept(e AuditEntry) error

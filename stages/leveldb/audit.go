@@ -1,9 +1,11 @@
 package leveldb
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"svcindex/index"
@@ -12,13 +14,13 @@ import (
 var _ index.Auditor = (*DB)(nil)
 
 const (
-	rowAudit = 'a' // <number>: an entry of the audit that is not kept elsewhere yet
+	rowAudit = 'a' // <number> <1>: entries of the audit that are not kept elsewhere yet, from that number on
 	keyAudit = "!audit"
 
-	auditDrop = 4096                 // entries dropped in one batch, while nobody writes
+	auditRow  = 32 << 10             // bytes of entries, beyond which a batch begins another row of them
+	auditDrop = 256                  // such rows dropped in one batch, while nobody writes
 	lullAfter = 5 * time.Millisecond // nobody wrote for so long
-	keptShare = 1                    // entries dropped with a batch of somebody's, for each of its rows,
-	keptLeast = 16                   // and beside that: they have to end faster than they are made
+	keptMore  = 2                    // rows dropped with a batch of somebody's, beside as many as it adds: they have to end faster than they are made
 	// auditBehind is how many entries may wait to be exported. An audit that
 	// cannot be kept must not fill the disk, nor be skipped.
 	auditBehind = 1 << 20
@@ -56,8 +58,12 @@ func (d *DB) readMark(e *engine, t *tally) error {
 }
 
 func auditKey(n uint64) []byte {
-	return binary.BigEndian.AppendUint64([]byte{rowAudit}, n)
+	return append(binary.BigEndian.AppendUint64([]byte{rowAudit}, n), 1)
 }
+
+// lone is the key of an entry that has a row of its own, as all had up to
+// format 2.
+func lone(n uint64) []byte { return auditKey(n)[:9] }
 
 func appendMark(dst []byte, m *index.AuditMark) []byte {
 	dst = append(appendU64(dst, m.Last), m.Head[:]...)
@@ -78,13 +84,28 @@ func parseMark(b []byte) (m index.AuditMark, ok bool) {
 	return m, p.done()
 }
 
-// parseAudit reads the payload of an entry. The text is part of b.
-func parseAudit(n uint64, b []byte) (e index.AuditEntry, ok bool) {
-	p := reader{b: b}
-	e.N = n
-	copy(e.Chain[:], p.take(len(e.Chain)))
-	e.Text = p.b
-	return e, !p.bad && len(e.Text) > 0
+// parseAudit reads a row of entries and adds them to es. Their texts are part
+// of the payload.
+func parseAudit(key, payload []byte, es []index.AuditEntry) ([]index.AuditEntry, bool) {
+	if len(key) < 9 || len(key) > 10 {
+		return es, false
+	}
+	n := binary.BigEndian.Uint64(key[1:])
+	for p := (reader{b: payload}); ; n++ {
+		size := len(payload)
+		if len(key) == 10 {
+			size = int(p.u32())
+		}
+		r := reader{b: p.take(size)}
+		e := index.AuditEntry{N: n}
+		copy(e.Chain[:], r.take(len(e.Chain)))
+		if e.Text = r.b; p.bad || r.bad || len(e.Text) == 0 {
+			return es, false
+		}
+		if es = append(es, e); len(p.b) == 0 {
+			return es, true
+		}
+	}
 }
 
 // readMark returns how far the entries of an engine go. A store that has none
@@ -116,12 +137,27 @@ func (t *txn) applied(m *index.Mutation, changes int, on bool) {
 		t.mark.Unaudited = true
 		return
 	}
-	n := t.mark.Last + 1
-	payload := index.AppendAuditText(append(make([]byte, 0, 320), t.mark.Head[:]...), n, t.now, m)
-	chain := index.Sum(payload) // what index.ChainAudit would make of the two, in one piece
-	copy(payload, chain[:])
-	t.put(auditKey(n), payload)
+	n, at := t.mark.Last+1, len(t.entries)
+	t.entries = append(append(t.entries, 0, 0, 0, 0), t.mark.Head[:]...)
+	t.entries = index.AppendAuditText(t.entries, n, t.now, m)
+	entry := t.entries[at+4:]
+	chain := index.Sum(entry) // what index.ChainAudit would make of the two, in one piece
+	copy(entry, chain[:])
+	binary.LittleEndian.PutUint32(t.entries[at:], uint32(len(entry)))
 	t.mark.Last, t.mark.Head = n, chain
+	if t.waiting++; len(t.entries) > auditRow {
+		t.putEntries()
+	}
+}
+
+// putEntries makes a row of the entries that have none yet.
+func (t *txn) putEntries() {
+	if t.waiting == 0 {
+		return
+	}
+	t.put(auditKey(t.mark.Last+1-t.waiting), t.entries)
+	t.entries, t.waiting = t.entries[:0], 0
+	t.auditRows++
 }
 
 // A keeping is an AuditKept on its way to the writer.
@@ -146,19 +182,30 @@ func (d *DB) AuditAfter(n uint64, most int) ([]index.AuditEntry, error) {
 	return e.auditAfter(n, most)
 }
 
+// auditAfter reads whole rows: what is dropped is, too.
 func (e *engine) auditAfter(n uint64, most int) (es []index.AuditEntry, err error) {
-	it := e.iterate(auditKey(n+1), []byte{rowAudit + 1})
+	it := e.iterate([]byte{rowAudit}, []byte{rowAudit + 1})
 	defer it.Release()
-	for len(es) < most && it.Next() {
+	from := auditKey(n + 1)
+	on := it.Seek(from) && bytes.Equal(it.Key(), from) || it.Prev() || it.First() // or it is in the row before
+	for ; on && len(es) < most; on = it.Next() {
 		payload, sound := unframe(it.Key(), it.Value())
-		if len(it.Key()) != 9 || !sound {
+		if !sound {
 			return nil, errDigest
 		}
-		entry, ok := parseAudit(binary.BigEndian.Uint64(it.Key()[1:]), append([]byte(nil), payload...))
-		if !ok || entry.N != n+1+uint64(len(es)) {
-			return nil, fmt.Errorf("leveldb: entry %d of the audit is missing: %w", n+1+uint64(len(es)), index.Broken)
+		from := len(es)
+		if es, sound = parseAudit(it.Key(), bytes.Clone(payload), es); !sound {
+			return nil, errDigest
 		}
-		es = append(es, entry)
+		for len(es) > from && es[from].N <= n {
+			es = slices.Delete(es, from, from+1)
+		}
+		if from == len(es) {
+			continue
+		}
+		if next := n + 1 + uint64(from); es[from].N != next {
+			return nil, fmt.Errorf("leveldb: entry %d of the audit is missing: %w", next, index.Broken)
+		}
 	}
 	return es, it.Error()
 }
@@ -201,28 +248,44 @@ func (d *DB) keepOn(lull *time.Timer) error {
 	return nil
 }
 
-// dropKept adds to a batch the end of up to most entries that are safely
-// elsewhere.
+// dropKept adds to a batch the end of up to most rows of entries that are
+// safely elsewhere.
 func (d *DB) dropKept(t *txn, most int) {
 	if d.keeping.done == nil {
 		return
 	}
 	end := d.keeping.entry.N
-	from, to := t.mark.Kept, min(end, t.mark.Kept+uint64(most))
-	if end > t.mark.Last || from >= to {
-		d.keeping.end(nil)
-		return
+	for n := range most {
+		if end > t.mark.Last || t.mark.Kept >= end || !t.dropEntries(end) {
+			if n == 0 { // else once it is durable
+				d.keeping.end(nil)
+			}
+			return
+		}
 	}
-	payload, err := t.read(auditKey(to))
+}
+
+// dropEntries drops the first row of entries, unless it goes beyond end or is
+// damaged: the keeper names that, and the entries stay.
+func (t *txn) dropEntries(end uint64) bool {
+	key := auditKey(t.mark.Kept + 1)
+	payload, err := t.read(key)
+	if err == index.Missing {
+		key = lone(t.mark.Kept + 1)
+		payload, err = t.read(key)
+	}
 	if err != nil {
-		d.keeping.end(nil) // damage: the keeper names it, and the entries stay
-		return
+		return false
 	}
-	last, _ := parseAudit(to, payload)
-	for n := from + 1; n <= to; n++ {
-		t.drop(auditKey(n))
+	es, ok := parseAudit(key, payload, t.kept[:0])
+	t.kept = es
+	if !ok || es[len(es)-1].N > end {
+		return false
 	}
-	t.mark.Kept, t.mark.KeptChain = to, last.Chain
+	t.drop(key)
+	last := &es[len(es)-1]
+	t.mark.Kept, t.mark.KeptChain = last.N, last.Chain
+	return true
 }
 
 // tellAudited wakes whoever keeps the entries.
@@ -245,23 +308,23 @@ func (w *auditWalk) begin(m index.AuditMark) {
 	w.mark, w.next, w.chain = m, m.Kept+1, m.KeptChain
 }
 
-func (w *auditWalk) row(key, payload []byte) bool {
-	if len(key) != 9 {
-		return false
+// row returns the entries of a row, which are part of the payload.
+func (w *auditWalk) row(key, payload []byte) ([]index.AuditEntry, bool) {
+	es, ok := parseAudit(key, payload, nil)
+	for i := range es {
+		if w.fault != "" {
+			break
+		}
+		e := &es[i]
+		switch {
+		case e.N != w.next:
+			w.fault = fmt.Sprintf("entry %d of the audit follows entry %d", e.N, w.next-1)
+		case index.ChainAudit(w.chain, e.Text) != e.Chain:
+			w.fault = fmt.Sprintf("entry %d of the audit is not what its chain says", e.N)
+		}
+		w.next, w.chain = e.N+1, e.Chain
 	}
-	n := binary.BigEndian.Uint64(key[1:])
-	e, ok := parseAudit(n, payload)
-	if !ok || w.fault != "" {
-		return ok
-	}
-	switch {
-	case n != w.next:
-		w.fault = fmt.Sprintf("entry %d of the audit follows entry %d", n, w.next-1)
-	case index.ChainAudit(w.chain, e.Text) != e.Chain:
-		w.fault = fmt.Sprintf("entry %d of the audit is not what its chain says", n)
-	}
-	w.next, w.chain = n+1, e.Chain
-	return true
+	return es, ok
 }
 
 func (w *auditWalk) end() string {

@@ -226,3 +226,159 @@ func TestEntriesAreDroppedWhileOthersWrite(t *testing.T) {
 		t.Errorf("%+v, %v, %d pending; the mark was %+v", r, err, pending, mark)
 	}
 }
+
+// audits opens a store by hand and fills it with a batch of n entries.
+func audits(t *testing.T, n int) (d *DB, e *engine, add func(n int)) {
+	t.Helper()
+	d, e = byHand(t)
+	d.opt.Audit = true
+	made := 0
+	add = func(n int) {
+		t.Helper()
+		var ms []*index.Mutation
+		for range n {
+			ms = append(ms, putManifest(fmt.Sprint("entry ", made)))
+			made++
+		}
+		done := committing(t, d, ms...)
+		settle(t, d, e)
+		must(t, <-done)
+	}
+	add(n)
+	return d, e, add
+}
+
+func settle(t *testing.T, d *DB, e *engine) {
+	t.Helper()
+	made(t, d, d.take(e, nil))
+}
+
+// numbers are those of the entries after n, which have to be chained.
+func numbers(t *testing.T, d *DB, n uint64, most int) (first, last uint64) {
+	t.Helper()
+	es, err := d.AuditAfter(n, most)
+	must(t, err)
+	for i := range es {
+		if i > 0 && index.ChainAudit(es[i-1].Chain, es[i].Text) != es[i].Chain {
+			t.Errorf("entry %d is not chained to the one before", es[i].N)
+		}
+	}
+	if len(es) == 0 {
+		return 0, 0
+	}
+	return es[0].N, es[len(es)-1].N
+}
+
+// entryRows counts the rows of entries.
+func entryRows(t *testing.T, e *engine) (n int) {
+	t.Helper()
+	it := e.iterate([]byte{rowAudit}, []byte{rowAudit + 1})
+	defer it.Release()
+	for it.Next() {
+		n++
+	}
+	return n
+}
+
+func TestEntriesOfABatchShareARow(t *testing.T) {
+	d, e, add := audits(t, 10)
+	add(1)
+	add(500) // of some 300 bytes each
+	if n, least := entryRows(t, e), 2+500*200/auditRow; n < least || n > 2*least {
+		t.Errorf("511 entries in three batches take %d rows, want about %d", n, least)
+	}
+	for _, tt := range []struct {
+		why         string
+		after       uint64
+		most        int
+		first, last uint64
+	}{
+		{"all", 0, 1000, 1, 511},
+		{"whole rows, though fewer were asked for", 0, 3, 1, 10},
+		{"from within a row, as after a torn line", 4, 3, 5, 10},
+		{"from the end of a row", 10, 1, 11, 11},
+		{"nothing is left", 511, 10, 0, 0},
+		{"nor behind that", 600, 10, 0, 0},
+	} {
+		if first, last := numbers(t, d, tt.after, tt.most); first != tt.first || last != tt.last {
+			t.Errorf("%s: after %d come %d to %d, want %d to %d", tt.why, tt.after, first, last, tt.first, tt.last)
+		}
+	}
+}
+
+// What is kept elsewhere goes by whole rows: one of which only a part is kept
+// stays, and nobody waits for its end.
+func TestRowsOfEntriesGoWhole(t *testing.T) {
+	d, e, add := audits(t, 10)
+	add(10)
+	add(10)
+	for _, tt := range []struct{ kept, want uint64 }{{3, 0}, {10, 10}, {25, 20}, {25, 20}, {30, 30}} {
+		k := keeping{index.AuditEntry{N: tt.kept}, make(chan error, 1)}
+		d.keeping = k
+		for range 3 {
+			must(t, d.turn(e, func(t *txn) { d.dropKept(t, auditDrop) }))
+		}
+		if len(k.done) == 0 {
+			t.Errorf("whoever has kept entry %d is not answered", tt.kept)
+		}
+		if m := d.AuditMark(); m.Kept != tt.want {
+			t.Errorf("entries up to %d are elsewhere: dropped up to %d, want %d", tt.kept, m.Kept, tt.want)
+		}
+	}
+	if n := entryRows(t, e); n != 0 || d.AuditMark().KeptChain != d.AuditMark().Head {
+		t.Errorf("%d rows are left of entries that all are elsewhere: %+v", n, d.AuditMark())
+	}
+}
+
+// Entries that an earlier version wrote, each in a row of its own, are read and
+// dropped before those that follow.
+func TestLoneEntriesOfAnEarlierVersion(t *testing.T) {
+	d, e := byHand(t)
+	d.opt.Audit = true
+	must(t, d.turn(e, func(t *txn) {
+		for n := uint64(1); n <= 3; n++ {
+			text := fmt.Appendf(nil, `{"n":%d`, n)
+			chain := index.ChainAudit(t.mark.Head, text)
+			t.put(lone(n), append(chain[:], text...))
+			t.mark.Last, t.mark.Head = n, chain
+		}
+	}))
+	done := committing(t, d, putManifest("a"), putManifest("b"))
+	settle(t, d, e)
+	must(t, <-done)
+	for after, want := range []uint64{1, 2, 3, 4, 5} {
+		if first, last := numbers(t, d, uint64(after), 10); first != want || last != 5 {
+			t.Errorf("after %d come %d to %d", after, first, last)
+		}
+	}
+	d.keeping = keeping{index.AuditEntry{N: 5}, make(chan error, 1)}
+	must(t, d.turn(e, func(t *txn) { d.dropKept(t, auditDrop) }))
+	if m := d.AuditMark(); m.Kept != 5 || m.KeptChain != m.Head || entryRows(t, e) != 0 {
+		t.Errorf("%+v, and %d rows are left", m, entryRows(t, e))
+	}
+}
+
+func FuzzParseAudit(f *testing.F) {
+	chain := make([]byte, 32)
+	f.Add(true, append(chain, `{"n":1`...))
+	f.Add(false, append(append([]byte{34, 0, 0, 0}, chain...), "ab"...))
+	f.Fuzz(func(t *testing.T, old bool, b []byte) {
+		key := auditKey(1)
+		if old {
+			key = lone(1)
+		}
+		es, ok := parseAudit(key, b, nil)
+		size := 0
+		for i, e := range es {
+			if size += len(e.Chain) + len(e.Text); e.N != uint64(i+1) {
+				t.Errorf("entry %d is number %d", i+1, e.N)
+			}
+			if !old {
+				size += 4
+			}
+		}
+		if ok && size != len(b) {
+			t.Errorf("%d of %d bytes were read, and all is well", size, len(b))
+		}
+	})
+}

@@ -281,8 +281,8 @@ func (r *restorer) row(key, value []byte) error {
 	payload, _ := unframe(key, value)
 	switch string(key) {
 	case keyFormat:
-		if !bytes.Equal(payload, []byte{format}) {
-			return fmt.Errorf("leveldb: the backup has format %v, this program knows %d: use the program that wrote it: %w", payload, format, index.Invalid)
+		if len(payload) != 1 || payload[0] < formatMin || payload[0] > format {
+			return fmt.Errorf("leveldb: the backup has format %v, this program knows %d to %d: use the program that wrote it: %w", payload, formatMin, format, index.Invalid)
 		}
 		return nil
 	case keyBatch:

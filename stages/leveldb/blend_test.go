@@ -238,7 +238,7 @@ func TestRowsOfTheOldFormatAreRead(t *testing.T) {
 	}
 }
 
-// A store of format 1 opens, and is of format 2 with its next write.
+// A store of format 1 opens, and is of the present one with its next write.
 func TestAnOldStoreIsTakenOver(t *testing.T) {
 	dir := t.TempDir()
 	d, err := newDB(options(dir, newClock(), &disk{}))

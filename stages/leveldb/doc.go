@@ -24,7 +24,7 @@
 //
 // A key is one letter and what it is about:
 //
-//	a <number>     audit: an entry that is not in the audit's files yet
+//	a <number> 1   audit: entries that are not in the audit's files yet, from that number on
 //	c <cid>        content: the bytes of a manifest
 //	g <cid> <id>   gone: until when a deleted provider is remembered
 //	h <cid>        held: the size of a manifest whose bytes are here

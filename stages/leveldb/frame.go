@@ -31,7 +31,7 @@ const (
 	contentual = 2  // version byte of a manifest: the key is the digest
 	digestLen  = 16 // bytes of BLAKE3 kept: enough to find damage, which does not aim
 	frameLen   = 1 + digestLen
-	format     = 2 // of the whole store; a program that knows less must not open it
+	format     = 3 // of the whole store; a program that knows less must not open it
 	formatMin  = 1 // the oldest that can still be read; the next write makes it the present one
 )
 

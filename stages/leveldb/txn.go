@@ -17,7 +17,11 @@ type txn struct {
 	tally        tally
 	mark, marked index.AuditMark // how far the audit goes, with this batch and before it
 	changes      int             // rows noted
-	frames       []byte          // where ops lie
+	entries      []byte          // of the audit, that are in no row yet
+	waiting      uint64          // so many
+	auditRows    int             // rows of entries there are
+	kept         []index.AuditEntry
+	frames       []byte // where ops lie
 	heals        []index.CID
 }
 
@@ -41,7 +45,8 @@ func (t *txn) begin(e *engine, before *txn, last tally, mark index.AuditMark) {
 	}
 	clear(t.ops)
 	clear(t.at)
-	t.ops, t.heals, t.frames = t.ops[:0], t.heals[:0], t.frames[:0]
+	t.ops, t.heals, t.frames, t.entries = t.ops[:0], t.heals[:0], t.frames[:0], t.entries[:0]
+	t.waiting, t.auditRows = 0, 0
 	if cap(t.frames) > batchKept {
 		t.frames = nil
 	}
@@ -92,9 +97,13 @@ func (t *txn) note(key, frame []byte) {
 	t.ops = append(t.ops, op{t.frames[from:len(t.frames):len(t.frames)], frame})
 }
 
-// seal adds how far the audit goes, and the batch's own number, last, when the
-// rows are known.
+// seal adds the entries of the audit, how far it goes, and the batch's own
+// number, last, when the rows are known. A batch without rows stays one.
 func (t *txn) seal() {
+	t.putEntries()
+	if len(t.ops) == 0 {
+		return
+	}
 	if t.mark != t.marked {
 		t.put([]byte(keyAudit), appendMark(nil, &t.mark))
 	}

@@ -254,9 +254,11 @@ func (v *verifier) row(found *tally, key, value []byte) {
 		found.Quarantined++
 		v.report.add(show(key), "its bytes were found damaged and are in quarantine; put the manifest again")
 	case rowAudit:
-		if ok = v.audit.row(key, payload); ok && sound && v.pending != nil {
-			e, _ := parseAudit(v.audit.next-1, bytes.Clone(payload))
-			v.pending(e)
+		var es []index.AuditEntry
+		if es, ok = v.audit.row(key, bytes.Clone(payload)); ok && sound && v.pending != nil {
+			for _, e := range es {
+				v.pending(e)
+			}
 		}
 	case rowGone, rowHeld, rowOwn:
 	default:

@@ -144,12 +144,10 @@ func (d *DB) take(e *engine, add func(*txn)) *group {
 	if add != nil {
 		add(g.txn)
 	}
+	g.txn.seal()
 	if g.calls == 0 && len(g.txn.ops) == 0 {
 		d.open, d.before = new(group), nil
 		return nil
-	}
-	if len(g.txn.ops) > 0 {
-		g.txn.seal()
 	}
 	d.before, d.open = g.txn, new(group)
 	d.turns++
@@ -217,8 +215,8 @@ func (d *DB) write() {
 // commit makes durable what waits. Its error closes the store for writes.
 func (d *DB) commit() error {
 	err := d.turn(d.engine.Load(), func(t *txn) {
-		if len(t.ops) > 0 {
-			d.dropKept(t, keptShare*len(t.ops)+keptLeast)
+		if t.putEntries(); len(t.ops) > 0 {
+			d.dropKept(t, t.auditRows+keptMore)
 		}
 	})
 	d.wroteAt = time.Now()
