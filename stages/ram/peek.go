@@ -28,7 +28,7 @@ func (c *Cache) Peek(hash uint64, k *index.Key) (all []Peeked) {
 				continue // the bytes are the bytes
 			}
 			var kb [keySize]byte
-			_ = c.free.Load().GetFn(appendKey(kb[:0], hash, ask, index.Format(f)), func(b []byte) error {
+			_ = c.kept.Load().free.GetFn(appendKey(kb[:0], hash, ask, index.Format(f)), func(b []byte) error {
 				if e, ok := parse(b); ok && e.isOf(k) {
 					p := c.peeked(&e, hash, now)
 					p.Asked, p.Format = [...]string{"", "resolve", "providers", "manifests"}[ask], format

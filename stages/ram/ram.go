@@ -19,7 +19,7 @@ import (
 
 // Options are the cache's knobs. The times are those of a job without a Tuning.
 type Options struct {
-	Bytes    int           // memory for entries; freecache takes it all at once
+	Bytes    int           // memory for entries, taken at once; the front has up to 1.3 MiB more
 	TTL      time.Duration // how long an answer is fresh
 	NegTTL   time.Duration // how long a proven absence is
 	StaleFor time.Duration // how long past that an answer may be served as stale
@@ -29,7 +29,7 @@ type Options struct {
 type Cache struct {
 	opt    Options
 	gens   *index.Generations
-	free   atomic.Pointer[freecache.Cache]
+	kept   atomic.Pointer[kept]
 	start  time.Time
 	clock  secondsClock
 	counts index.CacheCounts
@@ -39,6 +39,12 @@ type Cache struct {
 }
 
 var _ index.Cache = (*Cache)(nil)
+
+// kept is all that a cache holds.
+type kept struct {
+	front
+	free *freecache.Cache
+}
 
 // secondsClock is freecache's timer: monotonic, because a wall clock that
 // steps back would serve expired entries and spoil its statistics for ever;
@@ -82,13 +88,15 @@ func (c *Cache) Close() {
 
 // Purge forgets everything: what was kept lies in memory that nobody holds any
 // more. freecache's own Clear would leave every octet where it is.
-func (c *Cache) Purge() { c.free.Store(freecache.NewCacheCustomTimer(c.opt.Bytes, &c.clock)) }
+func (c *Cache) Purge() {
+	c.kept.Store(&kept{free: freecache.NewCacheCustomTimer(c.opt.Bytes, &c.clock)})
+}
 
 // Counts returns the live counters.
 func (c *Cache) Counts() *index.CacheCounts { return &c.counts }
 
 // Len returns how many entries are kept, expired ones included.
-func (c *Cache) Len() int64 { return c.free.Load().EntryCount() }
+func (c *Cache) Len() int64 { return c.kept.Load().free.EntryCount() }
 
 // Get implements index.Store. A page is appended to j.Answer.Page; an asker
 // with parameters of his own gets the whole provider set instead. A known
@@ -113,9 +121,12 @@ func (c *Cache) GetStale(j *index.Job) error {
 }
 
 func (c *Cache) get(j *index.Job, stale bool) error {
-	r := read{cache: c, job: j, stale: stale, now: c.now(j, stale)}
+	r := read{cache: c, kept: c.kept.Load(), job: j, stale: stale, now: c.now(j, stale)}
+	if h := r.kept.at(idOf(j.Hash, j.Ask, j.Format), c.clock.Now()); h != nil && r.answer(&h.entry) {
+		return nil
+	}
 	var kb [keySize]byte
-	_ = c.free.Load().GetFn(appendKey(kb[:0], j.Hash, j.Ask, j.Format), r.take)
+	_ = r.kept.free.GetFn(appendKey(kb[:0], j.Hash, j.Ask, j.Format), r.take)
 	if !r.found {
 		return index.Missing
 	}
@@ -134,6 +145,7 @@ func (c *Cache) now(j *index.Job, stale bool) time.Duration {
 // A read is one look-up.
 type read struct {
 	cache *Cache
+	kept  *kept
 	job   *index.Job
 	stale bool
 	now   time.Duration
@@ -144,31 +156,38 @@ type read struct {
 // which is not released if it panics: it only compares and copies.
 func (r *read) take(b []byte) error {
 	e, ok := parse(b)
+	if r.found = ok && r.answer(&e); r.found {
+		r.kept.keep(idOf(r.job.Hash, r.job.Ask, r.job.Format), r.cache.clock.Now(), b)
+	}
+	return nil
+}
+
+// answer copies an entry into the job if it is its answer.
+func (r *read) answer(e *entry) bool {
 	j := r.job
-	if !ok || !e.isOf(&j.Key) || e.gen != r.cache.gens.Note(j.Hash) || e.gen != j.Noted {
-		return nil
+	if !e.isOf(&j.Key) || e.gen != r.cache.gens.Note(j.Hash) || e.gen != j.Noted {
+		return false
 	}
 	past := r.now >= e.freshUntil
 	if past && (!r.stale || r.now >= e.staleUntil || e.negative()) {
-		return nil
+		return false
 	}
 	a := &j.Answer
 	if j.Ask == index.AskProviders && !j.Query.IsDefault() && !e.negative() {
 		set, err := decodeSet(a.Providers[:0], e.set)
 		if err != nil {
-			return nil
+			return false
 		}
 		a.Providers = set
 	} else if len(e.page) == 0 && !e.negative() {
-		return nil // a set of which nothing may be given out: only the whole way knows what to say
+		return false // a set of which nothing may be given out: only the whole way knows what to say
 	} else {
 		a.Page = append(a.Page, e.page...)
 	}
 	a.From, a.Negative, a.Stale = index.FromCache, e.negative(), past
 	a.Age = max(r.now-e.filledAt, 0) // it may be younger than the batch
 	a.Aging = !past && j.Tuning != nil && j.Tuning.Lives.RefreshAhead > 0 && e.aging(r.now, j.Tuning.Lives.RefreshAhead)
-	r.found = true
-	return nil
+	return true
 }
 
 // lives says how long what j found is kept.
@@ -221,9 +240,14 @@ func (c *Cache) PutIf(j *index.Job) bool {
 	// freecache counts whole seconds from a clock ticked once a second; the
 	// entry's own times are the ones that count.
 	var room [entryRoom]byte // Set copies
-	if err := c.free.Load().Set(key, e.append(room[:0]), int(stale/time.Second)+2); err != nil {
+	kept := c.kept.Load()
+	err := kept.free.Set(key, e.append(room[:0]), int(stale/time.Second)+2)
+	if err != nil {
+		kept.free.Del(key) // a refused Set leaves the old value standing
+	}
+	kept.drop(idOf(j.Hash, j.Ask, j.Format))
+	if err != nil {
 		c.counts.TooLarge.Add(1)
-		c.free.Load().Del(key) // a refused Set leaves the old value standing
 		return false
 	}
 	c.counts.Stored.Add(1)
@@ -232,17 +256,22 @@ func (c *Cache) PutIf(j *index.Job) bool {
 
 // Forget implements index.Cache.
 func (c *Cache) Forget(hash uint64, k *index.Key) {
-	var kb [keySize]byte
-	free, last := c.free.Load(), index.AskManifest
+	kept, last := c.kept.Load(), index.AskManifest
 	if k.IsName() {
 		last = index.AskResolve // nothing else is asked of a name
 	}
 	for ask := index.AskResolve; ask <= last; ask++ {
-		free.Del(appendKey(kb[:0], hash, ask, index.JSON))
+		kept.forget(hash, ask, index.JSON)
 		if ask != index.AskManifest {
-			free.Del(appendKey(kb[:0], hash, ask, index.CBOR))
+			kept.forget(hash, ask, index.CBOR)
 		}
 	}
+}
+
+func (k *kept) forget(hash uint64, ask index.Ask, f index.Format) {
+	var kb [keySize]byte
+	k.free.Del(appendKey(kb[:0], hash, ask, f))
+	k.drop(idOf(hash, ask, f))
 }
 
 // keySize is the size of a freecache key: the keyed hash, the question and the

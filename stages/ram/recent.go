@@ -26,7 +26,7 @@ type Recent struct {
 // when ctx ends, with what it has.
 func (c *Cache) Recent(ctx context.Context, most int) []Recent {
 	var latest oldest
-	it := c.free.Load().NewIterator()
+	it := c.kept.Load().free.NewIterator()
 	for e := it.Next(); e != nil && most > 0 && ctx.Err() == nil; e = it.Next() {
 		r, ok := c.recent(e.Key, e.Value)
 		if !ok || len(latest) == most && r.filledAt <= latest[0].filledAt {
