@@ -2,6 +2,7 @@ package leveldb
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -17,7 +18,7 @@ const (
 	rowAudit = 'a' // <number> <1>: entries of the audit that are not kept elsewhere yet, from that number on
 	keyAudit = "!audit"
 
-	auditRow  = 32 << 10             // bytes of entries, beyond which a batch begins another row of them
+	rowBytes  = 32 << 10             // bytes of entries, beyond which a batch begins another row of them
 	auditDrop = 256                  // such rows dropped in one batch, while nobody writes
 	lullAfter = 5 * time.Millisecond // nobody wrote for so long
 	keptMore  = 2                    // rows dropped with a batch of somebody's, beside as many as it adds: they have to end faster than they are made
@@ -145,7 +146,7 @@ func (t *txn) applied(m *index.Mutation, changes int, on bool) {
 	copy(entry, chain[:])
 	binary.LittleEndian.PutUint32(t.entries[at:], uint32(len(entry)))
 	t.mark.Last, t.mark.Head = n, chain
-	if t.waiting++; len(t.entries) > auditRow {
+	if t.waiting++; len(t.entries) > rowBytes {
 		t.putEntries()
 	}
 }
@@ -155,9 +156,41 @@ func (t *txn) putEntries() {
 	if t.waiting == 0 {
 		return
 	}
-	t.put(auditKey(t.mark.Last+1-t.waiting), t.entries)
+	first := t.mark.Last + 1 - t.waiting
+	t.put(auditKey(first), t.entries)
 	t.entries, t.waiting = t.entries[:0], 0
-	t.auditRows++
+	t.rows = append(t.rows, auditRow{first, t.mark.Last, t.mark.Head})
+}
+
+// An auditRow says which entries are in a row, and how the last is chained.
+type auditRow struct {
+	first, last uint64
+	chain       index.CID
+}
+
+// rowsKnown is how many rows of entries are known without being read. Those of
+// an earlier time, and more than so many, are read before they are dropped.
+const rowsKnown = 4096
+
+// know remembers the rows of a batch that is durable now, and forgets those
+// that are gone.
+func (d *DB) know(rows []auditRow, kept uint64) {
+	for len(d.rows) > 0 && d.rows[0].last <= kept {
+		d.rows = d.rows[1:]
+	}
+	if len(d.rows)+len(rows) > rowsKnown {
+		d.rows = d.rows[:0]
+	}
+	d.rows = append(d.rows, rows...)
+}
+
+// rowFrom returns the row whose entries begin with first, if it is known.
+func (d *DB) rowFrom(first uint64) (r auditRow, ok bool) {
+	i, ok := slices.BinarySearchFunc(d.rows, first, func(r auditRow, first uint64) int { return cmp.Compare(r.first, first) })
+	if !ok {
+		return r, false
+	}
+	return d.rows[i], true
 }
 
 // A keeping is an AuditKept on its way to the writer.
@@ -256,7 +289,7 @@ func (d *DB) dropKept(t *txn, most int) {
 	}
 	end := d.keeping.entry.N
 	for n := range most {
-		if end > t.mark.Last || t.mark.Kept >= end || !t.dropEntries(end) {
+		if end > t.mark.Last || t.mark.Kept >= end || !d.dropEntries(t, end) {
 			if n == 0 { // else once it is durable
 				d.keeping.end(nil)
 			}
@@ -267,25 +300,39 @@ func (d *DB) dropKept(t *txn, most int) {
 
 // dropEntries drops the first row of entries, unless it goes beyond end or is
 // damaged: the keeper names that, and the entries stay.
-func (t *txn) dropEntries(end uint64) bool {
+func (d *DB) dropEntries(t *txn, end uint64) bool {
 	key := auditKey(t.mark.Kept + 1)
+	row, ok := d.rowFrom(t.mark.Kept + 1)
+	if !ok {
+		if key, row, ok = t.firstEntries(); !ok {
+			return false
+		}
+	}
+	if row.last > end {
+		return false
+	}
+	t.drop(key)
+	t.mark.Kept, t.mark.KeptChain = row.last, row.chain
+	return true
+}
+
+// firstEntries reads which entries are in the first row of them.
+func (t *txn) firstEntries() (key []byte, row auditRow, ok bool) {
+	key = auditKey(t.mark.Kept + 1)
 	payload, err := t.read(key)
 	if err == index.Missing {
 		key = lone(t.mark.Kept + 1)
 		payload, err = t.read(key)
 	}
 	if err != nil {
-		return false
+		return nil, row, false
 	}
-	es, ok := parseAudit(key, payload, t.kept[:0])
-	t.kept = es
-	if !ok || es[len(es)-1].N > end {
-		return false
+	es, ok := parseAudit(key, payload, nil)
+	if !ok {
+		return nil, row, false
 	}
-	t.drop(key)
 	last := &es[len(es)-1]
-	t.mark.Kept, t.mark.KeptChain = last.N, last.Chain
-	return true
+	return key, auditRow{es[0].N, last.N, last.Chain}, true
 }
 
 // tellAudited wakes whoever keeps the entries.

@@ -284,7 +284,7 @@ func TestEntriesOfABatchShareARow(t *testing.T) {
 	d, e, add := audits(t, 10)
 	add(1)
 	add(500) // of some 300 bytes each
-	if n, least := entryRows(t, e), 2+500*200/auditRow; n < least || n > 2*least {
+	if n, least := entryRows(t, e), 2+500*200/rowBytes; n < least || n > 2*least {
 		t.Errorf("511 entries in three batches take %d rows, want about %d", n, least)
 	}
 	for _, tt := range []struct {

@@ -84,6 +84,7 @@ type DB struct {
 	// Belong to the writer.
 	batch   goleveldb.Batch
 	keeping keeping       // under way
+	rows    []auditRow    // those written last, oldest first
 	wroteAt time.Time     // when somebody's write was last through
 	healed  time.Time     // when the store was last closed for writes and healed
 	backoff time.Duration // how long the next attempt to heal waits

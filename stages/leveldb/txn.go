@@ -19,9 +19,8 @@ type txn struct {
 	changes      int             // rows noted
 	entries      []byte          // of the audit, that are in no row yet
 	waiting      uint64          // so many
-	auditRows    int             // rows of entries there are
-	kept         []index.AuditEntry
-	frames       []byte // where ops lie
+	rows         []auditRow      // of entries, that are in the batch
+	frames       []byte          // where ops lie
 	heals        []index.CID
 }
 
@@ -46,7 +45,7 @@ func (t *txn) begin(e *engine, before *txn, last tally, mark index.AuditMark) {
 	clear(t.ops)
 	clear(t.at)
 	t.ops, t.heals, t.frames, t.entries = t.ops[:0], t.heals[:0], t.frames[:0], t.entries[:0]
-	t.waiting, t.auditRows = 0, 0
+	t.waiting, t.rows = 0, t.rows[:0]
 	if cap(t.frames) > batchKept {
 		t.frames = nil
 	}

@@ -216,7 +216,7 @@ func (d *DB) write() {
 func (d *DB) commit() error {
 	err := d.turn(d.engine.Load(), func(t *txn) {
 		if t.putEntries(); len(t.ops) > 0 {
-			d.dropKept(t, t.auditRows+keptMore)
+			d.dropKept(t, len(t.rows)+keptMore)
 		}
 	})
 	d.wroteAt = time.Now()
@@ -300,6 +300,7 @@ func (d *DB) flush(t *txn) error {
 	if was := d.auditMark.Swap(&mark); was.Last != mark.Last {
 		d.tellAudited()
 	}
+	d.know(t.rows, mark.Kept)
 	d.damaged.drop(t.heals)
 	if d.keeping.done != nil && mark.Kept >= d.keeping.entry.N {
 		d.keeping.end(nil)
