@@ -41,7 +41,7 @@ func (b *bench) db(ctx context.Context, s *Section) error {
 		if err != nil {
 			return err
 		}
-		mixed, err := b.once(ctx, big, setting{at: apart, set: set, ask: uniform(n, b.span), warm: uniform(n, 4*time.Second)})
+		mixed, err := b.once(ctx, big, setting{at: apart, set: set, ask: uniform(n, b.span), warm: uniform(n, 4*time.Second, otherwise...)})
 		if err != nil {
 			return err
 		}
@@ -77,9 +77,14 @@ func (b *bench) db(ctx context.Context, s *Section) error {
 }
 
 // uniform asks for all of the first keys alike.
-func (b *bench) uniform(keys int, d time.Duration) asking {
-	return b.loadgen(apart, "--keys", strconv.Itoa(keys), "--dist", "uniform", "--connections", "64", "--rate", "0", "--duration", d.String())
+func (b *bench) uniform(keys int, d time.Duration, more ...string) asking {
+	args := []string{"--keys", strconv.Itoa(keys), "--dist", "uniform", "--connections", "64", "--rate", "0", "--duration", d.String()}
+	return b.loadgen(apart, append(args, more...)...)
 }
+
+// otherwise warms with other requests than those that are measured, which
+// would find in the cache what they have just put there.
+var otherwise = []string{"--seed", "2"}
 
 // on is our server on another data directory.
 func (b *bench) on(dir string) kind {
