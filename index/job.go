@@ -155,6 +155,9 @@ type Resolver interface {
 }
 
 // A Replier takes finished jobs. It must not block.
+//
+// What j.Answer.Page points to is the Replier's to read until Reply returns:
+// after that its memory is used again.
 type Replier interface {
 	// Open lends j.Answer.Page to the cache: a hit is appended to it. A job
 	// that goes on without a hit gives it back by setting it to nil.
@@ -165,7 +168,8 @@ type Replier interface {
 }
 
 // A Renderer turns the record in j.Answer into j.Answer.Page, once for all who
-// asked.
+// asked. It writes into the memory that j.Answer.Page brings along, if that is
+// enough.
 type Renderer interface{ Render(*Job) }
 
 // A Store is a shelf to look on.

@@ -201,6 +201,27 @@ func benchmarkHits(b *testing.B, n int) {
 	}
 }
 
+// What an answer of before was rendered into serves the next, if it is large
+// enough; else it is left as it is.
+func TestRenderWritesIntoThePageThatIsBroughtAlong(t *testing.T) {
+	want := testPage(t)
+	k, err := index.ParseKey("name:go/src/net/http")
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := &index.Job{Ask: index.AskResolve, Key: k}
+	j.Answer.Name = index.NameRecord{Seq: 7}
+	small := []byte("small")
+	j.Answer.Page = small
+	p := &Pages{}
+	if p.Render(j); !bytes.Equal(j.Answer.Page, want) || string(small) != "small" {
+		t.Errorf("rendered %q, and what was too small is %q", j.Answer.Page, small)
+	}
+	if n := testing.AllocsPerRun(100, func() { p.Render(j) }); n != 0 || !bytes.Equal(j.Answer.Page, want) {
+		t.Errorf("%v allocations for %q, want none", n, j.Answer.Page)
+	}
+}
+
 func BenchmarkHit(b *testing.B)   { benchmarkHits(b, 1) }
 func BenchmarkHit16(b *testing.B) { benchmarkHits(b, 16) }
 

@@ -42,6 +42,9 @@ var _ index.Renderer = (*Pages)(nil)
 // bytes; one that is longer grows into the heap.
 const bodyRoom = 1 << 10
 
+// pageRoom is for what stands before the body.
+const pageRoom = 320
+
 // Render implements index.Renderer.
 func (p *Pages) Render(j *index.Job) {
 	var room [bodyRoom]byte
@@ -54,7 +57,10 @@ func (p *Pages) Render(j *index.Job) {
 	if j.Ask != index.AskManifest {
 		etag = index.Sum(body)
 	}
-	b := make([]byte, 0, 320+len(body))
+	b := j.Answer.Page[:0]
+	if room := pageRoom + len(body); cap(b) < room {
+		b = make([]byte, 0, room)
+	}
 	b = append(b, pageDate+pageSource+pageAge+pageETag...)
 	b = hex.AppendEncode(b, etag[:])
 	b = append(b, "\"\r\nX-Index-Complete: "...)

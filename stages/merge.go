@@ -25,6 +25,7 @@ type errand struct {
 	asked bool                 // the network looked
 	begun time.Time
 	trail trail
+	page  []byte // what its answer was rendered into, or an earlier one's: nobody reads that any more
 
 	// Protected by the desk's mutex.
 	cancel context.CancelFunc // of ctx
@@ -44,6 +45,10 @@ type errand struct {
 // nobody else can know of: no context was derived from it, and no asker left.
 var errands = sync.Pool{New: func() any { return new(errand) }}
 
+// pageKept is the largest page whose memory is used again. That of a resolve
+// has some 700 bytes.
+const pageKept = 2 << 10
+
 // forget makes an errand new.
 func (e *errand) forget() {
 	e.Job = index.Job{}
@@ -51,6 +56,9 @@ func (e *errand) forget() {
 	e.at.Store(nil)
 	e.asked, e.open, e.ended = false, false, false
 	e.only, e.seat = asker{}, [1]*asker{}
+	if cap(e.page) > pageKept {
+		e.page = nil
+	}
 }
 
 // An asker is one waiting job.

@@ -361,7 +361,9 @@ func (p *Pipeline) render(e *errand) {
 			e.Result = index.Broken
 		}
 	}()
+	e.Answer.Page = e.page[:0]
 	p.cfg.Render.Render(&e.Job)
+	e.page = e.Answer.Page
 }
 
 // renderOther renders what e found in another format, and keeps that, too.
