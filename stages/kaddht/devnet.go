@@ -21,6 +21,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/peerstore"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 
 	"svcindex/index"
 )
@@ -38,6 +39,8 @@ type DevnetPlan struct {
 	BucketSize int
 	Verify     func(*index.Key, *index.NameRecord) error
 	Log        *slog.Logger
+
+	dialer func(node int) tcp.DialerForAddr // nil: the usual one
 }
 
 // A Devnet is a private network in one process, to try things: real nodes on
@@ -81,10 +84,14 @@ func openDevNode(p DevnetPlan, i int) (*DevNode, error) {
 		port += i
 	}
 	dn := &DevNode{end: make(chan struct{})}
+	var dialer tcp.DialerForAddr
+	if p.dialer != nil {
+		dialer = p.dialer(i)
+	}
 	n, err := Open(Options{
 		Key: DevKey(i), Server: true, Listen: net.JoinHostPort(p.Host, strconv.Itoa(port)), Prefix: p.Prefix, AllowPrivate: true,
 		Alpha: 3, Beta: 2, Hedge: 150 * time.Millisecond, Jitter: .2, HedgeBudget: .1, BucketSize: p.BucketSize,
-		Verify: p.Verify, Log: p.Log, Serving: dn.serving,
+		Verify: p.Verify, Log: p.Log, Serving: dn.serving, dialer: dialer,
 	})
 	if err != nil {
 		return nil, err

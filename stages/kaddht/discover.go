@@ -41,7 +41,8 @@ func (n *Node) Discover(ctx context.Context, j *index.Job) error {
 
 // outcome turns a look-up that found nothing into what the pipeline is told.
 // Absent is a promise; unreachable counts against the network; running out of
-// time while others answered says nothing about it.
+// time while others answered says nothing about it, nor does it that some of
+// those who would know are silent: what the others hold is still found.
 func (n *Node) outcome(ctx context.Context, r *report) error {
 	switch {
 	case r.Finds > 0:
@@ -52,7 +53,7 @@ func (n *Node) outcome(ctx context.Context, r *report) error {
 		return index.Missing // it is its own network, and has looked in itself
 	case context.Cause(ctx) == context.Canceled:
 		return index.Late // nobody waits any more
-	case r.verdict == going && (r.Answered > 0 || r.Took < r.hedging.After):
+	case r.verdict == going && (r.Answered > 0 || r.Took < r.hedging.After), r.verdict == unsure && r.Answered >= absentMin:
 		return index.Late
 	}
 	return index.Down

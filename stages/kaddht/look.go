@@ -287,7 +287,7 @@ func (n *Node) close(s *search, rep *report, winner *candidate) {
 			}
 		case failed:
 			if n.memory.failed(c.id, now) >= dropAfter {
-				n.table.RemovePeer(c.id)
+				n.drop(c.id, now)
 			}
 		}
 	}

@@ -109,6 +109,7 @@ type Node struct {
 	hedging  atomic.Pointer[Hedging] // in force
 	recent   *recent
 	profiles *profiles
+	lost     lostList     // peers that were in the routing table
 	pace     pace         // of answers
 	met      atomic.Bool  // somebody has answered since the start
 	answered atomic.Int64 // when somebody last did, unix ns

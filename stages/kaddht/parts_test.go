@@ -79,6 +79,46 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
+func TestTheLostAreBoundedAndForgottenInTheEnd(t *testing.T) {
+	var l lostList
+	now := time.Unix(1_800_000_000, 0)
+	a, _ := ma.NewMultiaddr("/ip4/127.0.0.1/tcp/4001")
+	at := func(i int) peer.AddrInfo { return peer.AddrInfo{ID: junk(i), Addrs: []ma.Multiaddr{a}} }
+	for i := range 2 * lostMax {
+		l.add(at(i), now)
+	}
+	l.add(peer.AddrInfo{ID: "nowhere"}, now)
+	if got := l.list(now); len(got) != lostMax {
+		t.Errorf("%d are remembered, want %d", len(got), lostMax)
+	}
+	last := at(2*lostMax - 1)
+	l.add(last, now.Add(lostFor)) // who is lost again is not lost for longer
+	if got := l.list(now.Add(lostFor + 1)); len(got) != 0 {
+		t.Errorf("%d are remembered past their time", len(got))
+	}
+	l.add(last, now)
+	l.remove(last.ID)
+	if got := l.list(now); len(got) != 0 {
+		t.Error("who is back is still lost")
+	}
+}
+
+func TestAPardonedPeerIsAskedLikeAnyOther(t *testing.T) {
+	m := newMemory()
+	now := time.Unix(1_800_000_000, 0)
+	for range tripAfter {
+		m.failed("p", now)
+	}
+	if rest := m.resting(now); len(rest) != 1 || m.grade("p", now, time.Second) != broken {
+		t.Errorf("%d rest, want the one that failed", len(rest))
+	}
+	m.pardon("p")
+	m.pardon("nobody")
+	if rest := m.resting(now); len(rest) != 0 || m.grade("p", now, time.Second) != good {
+		t.Errorf("pardoned, and %d still rest", len(rest))
+	}
+}
+
 func TestProvidersOfOneSubnetAreNotAllThereIs(t *testing.T) {
 	n := &Node{now: time.Now}
 	in := make(map[netip.Prefix]int)

@@ -97,6 +97,29 @@ func (m *memory) failed(p peer.ID, now time.Time) int {
 	return o.fails
 }
 
+// pardon ends the rest of p, which was cut off as others were: the next failure
+// counts as its first.
+func (m *memory) pardon(p peer.ID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e := m.of[p]; e != nil {
+		o := e.Value.(*memo)
+		o.fails, o.rest, o.until, o.took = 0, 0, time.Time{}, 0
+	}
+}
+
+// resting returns who is left alone at now.
+func (m *memory) resting(now time.Time) (ids []peer.ID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id, e := range m.of {
+		if now.Before(e.Value.(*memo).until) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
 // meet returns the memo of p, a new one if need be.
 func (m *memory) meet(p peer.ID, now time.Time) *memo {
 	e := m.of[p]

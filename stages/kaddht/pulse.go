@@ -39,6 +39,7 @@ func (n *Node) pulse() {
 		size, now := n.dht.RoutingTable().Size(), n.now()
 		if since := now.Sub(filled); size > 0 && (since > refreshEvery || since > refreshSoon && size < refreshFew) {
 			n.refresh()
+			n.missBootstrap(now)
 			filled = now
 		}
 		if n.opt.Path != "" && now.Sub(saved) > saveEvery {
@@ -93,6 +94,7 @@ func (n *Node) beat() {
 		}
 	default:
 		n.visit()
+		n.findAgain()
 		n.remember()
 	}
 }
@@ -114,7 +116,7 @@ func (n *Node) visit() {
 	if n.dht.Ping(ctx, oldest.Id) == nil {
 		n.table.UpdateLastSuccessfulOutboundQueryAt(oldest.Id, n.now())
 	} else if n.anybody() && n.memory.failed(oldest.Id, n.now()) >= dropAfter {
-		n.table.RemovePeer(oldest.Id)
+		n.drop(oldest.Id, n.now())
 	}
 }
 

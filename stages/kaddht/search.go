@@ -47,6 +47,7 @@ const (
 	heardMax      = 32 // candidates taken from one answer: a liar may send thousands
 	reach         = 8  // nearest unasked candidates among which the healthy go first
 	absentMin     = 3  // answers that make an absence certain although some failed
+	doubtful      = 4  // one of so many of the nearest may be silent, no more
 )
 
 // A place is a point of the keyspace, or the distance of two.
@@ -150,15 +151,17 @@ func (s *search) next() *candidate {
 	if s.sent >= s.rule.sends || s.verdict() != going {
 		return nil
 	}
-	most := s.alpha
+	most, pick := s.alpha, s.pick
 	if n := s.missing(); n > 0 {
 		most = n // all at once: it is the last round
+	} else if s.nearestAnswered() {
+		pick = s.passedBy // what they say decides
 	}
 	hedge := s.flying >= most
 	if hedge && s.extra >= s.width {
 		return nil
 	}
-	c := s.pick()
+	c := pick()
 	if c == nil {
 		return nil
 	}
@@ -184,6 +187,9 @@ func (s *search) pick() (best *candidate) {
 		}
 		if best == nil || c.grade < best.grade {
 			best = c
+		}
+		if c.grade == broken {
+			continue // however many of them are nearest, behind them are others
 		}
 		if seen++; seen == reach || best.grade == good {
 			break
@@ -237,14 +243,14 @@ func (s *search) verdict() verdict {
 	switch r := &s.rule; {
 	case s.finds >= r.most, s.finds > 0 && r.some > 0 && s.answers >= r.some:
 		return enough
-	case s.nearestAnswered() && s.missing() == 0:
+	case s.nearestAnswered() && s.missing() == 0 && s.doubt() != open:
 	case s.flying+s.extra+s.owed > 0 || s.sent < r.sends && s.pick() != nil:
 		return going
 	}
 	switch {
 	case s.answers == 0:
 		return unreachable
-	case s.finds == 0 && s.failed > 0 && s.answers < absentMin:
+	case s.finds == 0 && (s.failed > 0 && s.answers < absentMin || s.doubt() != none):
 		return unsure
 	}
 	return complete
@@ -258,6 +264,71 @@ func (s *search) missing() int {
 		return 0
 	}
 	return s.rule.absent - s.answers
+}
+
+// A doubt is whether those who did not answer may hold what the others have
+// not got.
+type doubt uint8
+
+const (
+	none  doubt = iota
+	open        // it depends on who is still under way
+	grave       // more than a quarter of the nearest did not answer
+)
+
+// doubt looks at the nearest candidates, up to the last it takes to call a
+// thing absent. Where many of them are silent, it may be that we are on one side
+// of a network and what is asked for on the other.
+func (s *search) doubt() doubt {
+	if s.finds > 0 || s.rule.absent == 0 {
+		return none
+	}
+	answers, lost, out := 0, 0, 0
+	for _, c := range s.nearestFew() {
+		switch {
+		case c.state == answered:
+			answers++
+		case c.state == failed, c.state == overdue, c.state == unasked && c.grade == broken:
+			lost++
+		case c.state == asked, c.grade == slow:
+			out++
+		}
+	}
+	switch {
+	case doubtful*lost > answers+lost:
+		return grave
+	case doubtful*(lost+out) > answers+lost+out:
+		return open
+	}
+	return none
+}
+
+// nearestFew returns the nearest candidates, up to the last answer that it takes
+// to call a thing absent.
+func (s *search) nearestFew() []*candidate {
+	answers := 0
+	for i, c := range s.near {
+		if c.state == answered {
+			answers++
+		}
+		if answers == s.rule.absent {
+			return s.near[:i+1]
+		}
+	}
+	return s.near
+}
+
+// passedBy returns the nearest of them that was not asked for being slow.
+func (s *search) passedBy() *candidate {
+	if s.doubt() != open {
+		return nil
+	}
+	for _, c := range s.nearestFew() {
+		if c.state == unasked && c.grade == slow {
+			return c
+		}
+	}
+	return nil
 }
 
 // nearestAnswered reports whether the nearest candidates have answered, not

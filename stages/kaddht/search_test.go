@@ -83,6 +83,8 @@ func TestVerdicts(t *testing.T) {
 		{"there is nobody", ruleManifest, 0, nil, unreachable, 0},
 		{"those that fail do not count among the nearest", ruleManifest, 6, []answer{fails, no, fails, no, no}, complete, 6},
 		{"two answers and a failure are no proof of absence", ruleManifest, 3, []answer{no, no, fails}, unsure, 3},
+		{"nor are ten, where more than a quarter of the nearest is silent", surely, 20, []answer{no, fails, no, fails, no, fails, no, fails, no}, unsure, 14},
+		{"with a quarter they are", surely, 20, []answer{no, fails, no, fails, no, fails, no}, complete, 13},
 		{"in a network of two they are", ruleManifest, 2, []answer{no, no}, complete, 2},
 		{"what is found is found, though somebody failed", ruleName, 3, []answer{yes, no, fails}, complete, 3},
 		{"it costs no more than it may", rule{most: 1, nearest: 30, sends: 7}, 20, []answer{no}, complete, 7},
@@ -121,6 +123,46 @@ func TestTheSlowAreAskedAfterTheirNeighboursTheBrokenLast(t *testing.T) {
 	s.offer(1, hear(1, 2))
 	if asked := sendAll(s); len(asked) != 1 {
 		t.Errorf("with nobody else left, %d broken peers are asked at once, want 1", len(asked))
+	}
+}
+
+// Who was slow a moment ago is asked last, but where it is many of the nearest,
+// nothing is absent without them.
+func TestTheSlowAreAskedBeforeAThingIsAbsent(t *testing.T) {
+	surely := rule{most: 1, nearest: 3, absent: 10, sends: 40}
+	for _, tt := range []struct {
+		why   string
+		grade grade
+		want  verdict
+		found bool
+	}{
+		{"one that is slow has it", slow, enough, true},
+		{"those that have it are left alone", broken, unsure, false},
+	} {
+		s := newSearch([]byte("k"), "self", 3, surely, everybodyGood)
+		s.offer(1, hear(count(20)...))
+		order := s.near
+		holds := map[peer.ID]bool{}
+		for i := 3; i < 13; i += 2 {
+			holds[order[i].id] = true
+		}
+		s = newSearch([]byte("k"), "self", 3, surely, func(p peer.ID) grade {
+			if holds[p] {
+				return tt.grade
+			}
+			return good
+		})
+		s.offer(1, hear(count(20)...))
+		for flying := sendAll(s); len(flying) > 0 && s.verdict() == going; flying = append(flying[1:], sendAll(s)...) {
+			finds := 0
+			if holds[flying[0].id] {
+				finds = 1
+			}
+			s.answer(flying[0], nil, finds)
+		}
+		if s.verdict() != tt.want || s.finds > 0 != tt.found {
+			t.Errorf("%s: %v, %d found; want %v", tt.why, s.verdict(), s.finds, tt.want)
+		}
 	}
 }
 
