@@ -350,8 +350,8 @@ func (c *corrIDs) give(s *slot, given []byte, now time.Time) {
 			ms >>= 5
 		}
 	}
-	c.next()
 	s.corrLen = copy(s.corr[:], c.text[:])
+	c.next() // after the copy, which would have to wait for the octet this writes
 }
 
 // next counts the random part up by one.
