@@ -289,3 +289,21 @@ func TestAReportSaysWhatWasNotMeasured(t *testing.T) {
 		}
 	}
 }
+
+func TestATrialLeavesRoomForSlowerMinutes(t *testing.T) {
+	for _, c := range []struct {
+		why   string
+		u     rung
+		fit   bool
+		times float64
+	}{
+		{"it held with room", rung{Valid: true, Held: true, CPU: 0.55}, true, 1},
+		{"it held, but so barely that ten minutes would not", rung{Valid: true, Held: true, CPU: 0.595}, false, easier},
+		{"it did not hold", rung{Valid: true, CPU: 0.61}, false, easier},
+		{"a neighbour disturbed the generator, whose rate is not to blame", rung{CPU: 0.4}, false, 1},
+	} {
+		if fit, times := afterTrial(c.u); fit != c.fit || times != c.times {
+			t.Errorf("%s: fit %v, times %v, want %v and %v", c.why, fit, times, c.fit, c.times)
+		}
+	}
+}

@@ -104,6 +104,7 @@ const (
 	fineness   = 0.08
 	belowFound = 0.95
 	trialFor   = time.Minute // at a rate, before it is held for long
+	trialRoom  = 0.97        // of cpuMax that a trial may use: minutes have slower moments than it
 	easier     = 0.94        // the next rate, when one did not hold
 	holdsMost  = 3
 	growth     = 2
@@ -399,10 +400,14 @@ func (b *bench) holdIt(ctx context.Context, t target, server *lab.Server, r *rat
 				return err
 			}
 			fmt.Fprintf(os.Stderr, "trial    %8.0f/s  p95 %s  cpu %.1f %%  %s\n", u.Rate, micro(u.P95), 100*u.CPU, orText(u.Why, "held"))
-			if u.Held {
+			fit, times := afterTrial(u)
+			if fit {
 				break
 			}
-			rate *= easier
+			if !u.Valid {
+				lab.Calm()
+			}
+			rate *= times
 		}
 		held, err := b.holdAt(ctx, t, server, r, rate)
 		if held || err != nil {
@@ -411,6 +416,19 @@ func (b *bench) holdIt(ctx context.Context, t target, server *lab.Server, r *rat
 		rate *= easier
 	}
 	return nil
+}
+
+// afterTrial reports whether a trial's rate is fit to be held for long, and if
+// not, by what to multiply it. A run in which the generator was disturbed says
+// nothing of its rate.
+func afterTrial(u rung) (fit bool, times float64) {
+	switch {
+	case !u.Valid:
+		return false, 1
+	case u.Held && u.CPU < trialRoom*cpuMax:
+		return true, 1
+	}
+	return false, easier
 }
 
 // holdAt holds one rate and notes what came of it.
