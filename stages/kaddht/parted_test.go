@@ -182,17 +182,35 @@ func (p *parted) hold(side int, what string) index.CID {
 }
 
 // silent reports whether more than a quarter of those nearest to c, up to the
-// last it takes to call it absent, are on the other side.
+// last it takes to call it absent, are on the other side, and most of this one
+// still know them: whom nobody knows any more, nobody misses.
 func (p *parted) silent(side int, c index.CID) bool {
 	answers, lost := 0, 0
 	for _, near := range p.nearest([]byte(manifestKey(&c))) {
-		if p.home[near] != side {
+		if p.home[near] == side {
+			if answers++; answers == p.k/2 {
+				break
+			}
+		} else if p.known(side, near) {
 			lost++
-		} else if answers++; answers == p.k/2 {
-			break
 		}
 	}
 	return 4*lost > answers+lost
+}
+
+// known reports whether most nodes of a side have n in their routing tables.
+func (p *parted) known(side int, n *DevNode) bool {
+	by, of := 0, 0
+	for mate, home := range p.home {
+		if home != side {
+			continue
+		}
+		of++
+		if mate.dht.RoutingTable().Find(n.self) != "" {
+			by++
+		}
+	}
+	return 2*by > of
 }
 
 // ask asks for a manifest as the stage would, which always ends in time.
@@ -281,11 +299,21 @@ func (p *parted) heals(cs []index.CID) {
 		if missed == 0 {
 			return
 		}
-		for _, n := range p.asker {
-			n.beat()
-		}
+		p.beat()
 	}
 	p.t.Errorf("after %d beats not everything is found", healsWithin)
+}
+
+// beat is one of everybody's.
+func (p *parted) beat() {
+	var all sync.WaitGroup
+	for _, n := range p.asker {
+		all.Go(n.beat)
+	}
+	for n := range p.home {
+		all.Go(n.beat)
+	}
+	all.Wait()
 }
 
 // When it lasts, each side takes the other out of its routing tables: nobody is
