@@ -39,7 +39,7 @@ func (d *DB) auditable(t *txn) error {
 		return nil
 	case d.auditLost.Load():
 		return errAuditLost
-	case t.mark.Last-t.mark.Kept >= auditBehind:
+	case t.auditFull():
 		return errAuditBehind
 	}
 	return nil
@@ -280,6 +280,9 @@ func (d *DB) keepOn(lull *time.Timer) error {
 	}
 	return nil
 }
+
+// auditFull reports whether as many entries wait to be exported as may.
+func (t *txn) auditFull() bool { return t.mark.Last-t.mark.Kept >= auditBehind }
 
 // dropKept adds to a batch the end of up to most rows of entries that are
 // safely elsewhere.

@@ -358,6 +358,43 @@ func TestLoneEntriesOfAnEarlierVersion(t *testing.T) {
 	}
 }
 
+// When as much of the audit waits as may, every write is refused; what is
+// exported then has to end with those refusals, for a moment without any may
+// never come.
+func TestAFullAuditEndsThoughRefusedWritesKeepComing(t *testing.T) {
+	d, e := byHand(t)
+	d.opt.Audit = true
+	must(t, d.turn(e, func(t *txn) {
+		for n := uint64(1); n <= 3; n++ {
+			text := fmt.Appendf(nil, `{"n":%d`, n)
+			t.mark.Head = index.ChainAudit(t.mark.Head, text)
+			t.put(lone(n), append(t.mark.Head[:len(t.mark.Head):len(t.mark.Head)], text...))
+		}
+		t.mark.Last = auditBehind + 1
+	}))
+	d.keeping = keeping{index.AuditEntry{N: 3}, make(chan error, 1)}
+	for _, want := range []error{errAuditBehind, nil} {
+		m := putManifest("a")
+		done := committing(t, d, m)
+		must(t, d.commit())
+		must(t, <-done)
+		if !errors.Is(m.Err, want) {
+			t.Errorf("%v, want %v", m.Err, want)
+		}
+	}
+}
+
+// Or nobody would write it down with the writes that follow.
+func TestABatchWithoutRowsLeavesNoMark(t *testing.T) {
+	d, e := byHand(t)
+	g := d.opened(e)
+	g.calls, g.txn.mark.Unaudited = 1, true
+	if g = d.take(e, nil); g == nil || g.txn.mark != g.txn.marked {
+		t.Errorf("%+v", g)
+	}
+	made(t, d, g)
+}
+
 func FuzzParseAudit(f *testing.F) {
 	chain := make([]byte, 32)
 	f.Add(true, append(chain, `{"n":1`...))

@@ -34,8 +34,8 @@ func markClean(dir string) error {
 	if err != nil || in.fresh || len(in.refuse) > 0 || in.torn > 0 {
 		return err // no mark: the next opening judges for itself
 	}
-	if in.journals > 0 { // its length was cut to what is in it
-		if err := syncFile(filepath.Join(dir, fmt.Sprintf("%06d.log", in.journal))); err != nil {
+	for _, num := range in.journals { // their length was cut to what is in them
+		if err := syncFile(filepath.Join(dir, fmt.Sprintf("%06d.log", num))); err != nil {
 			return err
 		}
 	}

@@ -76,6 +76,8 @@ func (d *DB) openEngine(readOnly bool) (*engine, tally, error) {
 		stor = d.memory
 	} else if stor, err = openFiles(d.opt.Path, readOnly); err != nil {
 		return nil, tally{}, err
+	} else if d.opt.Sync && !readOnly {
+		stor = inPlace{stor}
 	}
 	e.files.Storage = stor
 	t, err := e.open(d.opt.Path, readOnly, d.opt.wrap)

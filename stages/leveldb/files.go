@@ -63,7 +63,6 @@ func openFiles(dir string, readOnly bool) (storage.Storage, error) {
 	if readOnly {
 		return s, nil
 	}
-	s = inPlace{s}
 	if err := tighten(dir); err != nil {
 		return nil, explain(dir, errors.Join(err, s.Close()))
 	}

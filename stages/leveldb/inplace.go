@@ -12,7 +12,8 @@ import (
 // batch, and in the file system's own journal how long the file is now. So
 // journals are made longer ahead of time, with zeros, and batches are written
 // over them. What a crash leaves of the zeros is known for what it is: see
-// inspect.
+// inspect. Where nothing is synced it is not done: what is written over may
+// reach the disk in any order, and a gap before whole batches is damage.
 
 const (
 	aheadLeast = 16 << 10  // bytes of zeros written ahead, for a journal that holds little,

@@ -27,12 +27,12 @@ func (f finding) String() string { return f.Where + ": " + f.What }
 
 // An inspection is what a directory holds before it is opened.
 type inspection struct {
-	fresh    bool     // nothing was ever stored
-	leftover []string // of a first start that was cut short; in the way
-	last     tally    // of the last batch in the journals; its Batch is 0 when they hold none
-	batches  int      // in the journals
-	journals int
-	journal  int64           // number of the last one
+	fresh    bool            // nothing was ever stored
+	leftover []string        // of a first start that was cut short; in the way
+	last     tally           // of the last batch in the journals; its Batch is 0 when they hold none
+	batches  int             // in the journals
+	journals []int64         // in use, by number
+	journal  int64           // the last of them
 	torn     int64           // bytes of torn tail; normal after a crash
 	blank    int64           // of these, zeros that were written ahead
 	ends     map[int64]int64 // journals that end in such zeros: how long they are without
@@ -193,7 +193,7 @@ func (in *inspection) checkJournals(dir string, names []string, c *contents) err
 		in.refuse = append(in.refuse, finding{fmt.Sprintf("%06d.log", c.journal), "the journal that the MANIFEST names is missing"})
 		return nil
 	}
-	in.journals = len(nums)
+	in.journals = nums
 	in.ends = map[int64]int64{}
 	seq, open := c.seq, (*finding)(nil)
 	for _, num := range nums {

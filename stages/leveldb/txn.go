@@ -101,6 +101,7 @@ func (t *txn) note(key, frame []byte) {
 func (t *txn) seal() {
 	t.putEntries()
 	if len(t.ops) == 0 {
+		t.mark = t.marked // what is not written is not so
 		return
 	}
 	if t.mark != t.marked {

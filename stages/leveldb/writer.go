@@ -215,7 +215,11 @@ func (d *DB) write() {
 // commit makes durable what waits. Its error closes the store for writes.
 func (d *DB) commit() error {
 	err := d.turn(d.engine.Load(), func(t *txn) {
-		if t.putEntries(); len(t.ops) > 0 {
+		t.putEntries()
+		switch {
+		case t.auditFull(): // no write gets in before some have ended
+			d.dropKept(t, auditDrop)
+		case len(t.ops) > 0:
 			d.dropKept(t, len(t.rows)+keptMore)
 		}
 	})
