@@ -46,8 +46,6 @@ start. What is not sound changes nothing.`,
 			defer signal.Stop(sig)
 			level := new(slog.LevelVar)
 			log := newLogger(cfg.Log, level, cmd.ErrOrStderr())
-			garbage := startGarbageMan(uint64(cfg.Cache.Bytes))
-			defer garbage.close()
 			file.warn(log)
 			return serve(newReloader(s.input(), cfg, level), file.Watcher, log, sig, cmd.OutOrStdout())
 		},
@@ -67,6 +65,8 @@ func serve(r *reloader, watcher *config.Watcher, log *slog.Logger, sig <-chan os
 		return err
 	}
 	r.attach(h)
+	garbage := startGarbageMan(uint64(cfg.Cache.Bytes))
+	defer garbage.close()
 	fmt.Fprintf(out, "svc-index listens on http://%s, admin on http://%s\n", h.addr, h.admin.Addr())
 	log.Info("serving", "listen", h.addr.String(), "admin", h.admin.Addr(), "data", cfg.DataDir,
 		"uds", cfg.UDS.Path, "version", version, "commit", commit)

@@ -53,7 +53,7 @@ func (n *Node) outcome(ctx context.Context, r *report) error {
 		return index.Missing // it is its own network, and has looked in itself
 	case context.Cause(ctx) == context.Canceled:
 		return index.Late // nobody waits any more
-	case r.verdict == going && (r.Answered > 0 || r.Took < r.hedging.After), r.verdict == unsure && r.Answered >= absentMin:
+	case r.verdict == going && (r.Answered > 0 || r.Took < r.hedging.After), r.partly():
 		return index.Late
 	}
 	return index.Down

@@ -282,6 +282,7 @@ func (n *Node) close(s *search, rep *report, winner *candidate) {
 	for _, c := range s.near {
 		switch c.state {
 		case answered:
+			n.lost.remove(c.id)
 			if !n.table.UpdateLastSuccessfulOutboundQueryAt(c.id, now) {
 				_, _ = n.table.TryAddPeer(c.id, true, false) // full buckets refuse, which is right
 			}
@@ -307,6 +308,12 @@ func (n *Node) forgive(cs []*candidate) {
 	}
 }
 
+// partly reports whether it is unsure although the network was there: some of
+// those who would know are silent, or were not asked since they had been.
+func (r *report) partly() bool {
+	return r.verdict == unsure && (r.Answered >= absentMin || r.Failed == 0)
+}
+
 // hangAfter is how long a peer may be silent while others answer before that
 // counts as a failure.
 const hangAfter = 500 * time.Millisecond
@@ -330,10 +337,10 @@ func (n *Node) count(rep *report, satisfied bool) {
 	default:
 		c.HedgeTie.Add(1)
 	}
-	switch rep.verdict {
-	case going:
+	switch {
+	case rep.verdict == going, rep.partly():
 		c.Timeout.Add(1)
-	case unreachable, unsure:
+	case rep.verdict == unreachable, rep.verdict == unsure:
 		c.Unreachable.Add(1)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/peerstore"
 )
@@ -17,6 +18,9 @@ const (
 	lostMax = 256
 	lostFor = 6 * time.Hour // whoever is away for longer has gone
 	lostTry = 2             // of them are tried in one beat
+	// One that is back speaks for all at most so often: who comes and goes would
+	// have everybody tried again each time.
+	speakEvery = time.Minute
 )
 
 // A lostList holds peers that stopped answering while others went on. If it was
@@ -58,7 +62,7 @@ func (l *lostList) remove(p peer.ID) {
 }
 
 // list returns all of them, and forgets those it is too late for.
-func (l *lostList) list(now time.Time) (as []peer.AddrInfo) {
+func (l *lostList) list(now time.Time) (all []gone) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for id, g := range l.of {
@@ -66,9 +70,9 @@ func (l *lostList) list(now time.Time) (as []peer.AddrInfo) {
 			delete(l.of, id)
 			continue
 		}
-		as = append(as, g.info)
+		all = append(all, g)
 	}
-	return as
+	return all
 }
 
 // drop takes a peer out of the routing table, and keeps in mind where it was.
@@ -79,66 +83,70 @@ func (n *Node) drop(p peer.ID, now time.Time) {
 	n.table.RemovePeer(p)
 }
 
-// missBootstrap has those looked for that the node began with, if they are not
-// in the routing table: after long enough nobody else of the other side is
-// remembered.
+// missBootstrap has those looked for that the node began with, if they are
+// neither in the routing table nor connected: after long enough nobody else of
+// the other side is remembered.
 func (n *Node) missBootstrap(now time.Time) {
 	for _, a := range n.bootstrap {
-		if n.dht.RoutingTable().Find(a.ID) == "" {
+		if a.ID != n.self && n.dht.RoutingTable().Find(a.ID) == "" && n.host.Network().Connectedness(a.ID) != network.Connected {
 			n.lost.add(a, now)
 		}
 	}
 }
 
 // findAgain tries a few of those that are lost or left alone. When one is back,
-// so may be all: none of them is left alone any longer, and the routing table is
+// so may be all: each of them is given another chance, and the routing table is
 // filled anew.
 func (n *Node) findAgain() {
-	all := n.silent(n.now())
-	if !slices.ContainsFunc(all[:min(lostTry, len(all))], n.isBack) {
+	now := n.now()
+	all := append(n.lost.list(now), n.resting(now)...)
+	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	if !slices.ContainsFunc(all[:min(lostTry, len(all))], n.isBack) || now.Sub(n.spoke) < speakEvery {
 		return
 	}
-	for _, a := range all {
-		n.host.forgive(a.ID)
-		n.hangUpOn(a.ID)
-		n.memory.pardon(a.ID)
-		n.host.Peerstore().AddAddrs(a.ID, a.Addrs, peerstore.TempAddrTTL)
+	n.spoke = now
+	for _, g := range all {
+		n.host.forgive(g.info.ID)
+		n.hangUpOn(g)
+		n.memory.parole(g.info.ID)
+		n.host.Peerstore().AddAddrs(g.info.ID, g.info.Addrs, peerstore.TempAddrTTL)
 	}
 	n.refresh()
 }
 
-// silent returns, in random order, who is lost or left alone.
-func (n *Node) silent(now time.Time) []peer.AddrInfo {
-	all := n.lost.list(now)
-	for _, id := range n.memory.resting(now) {
-		if a := n.host.Peerstore().PeerInfo(id); len(a.Addrs) > 0 && len(all) < 2*lostMax {
-			all = append(all, a)
+// resting returns who is left alone, and since when.
+func (n *Node) resting(now time.Time) (all []gone) {
+	for id, since := range n.memory.resting(now) {
+		if a := n.host.Peerstore().PeerInfo(id); len(a.Addrs) > 0 && len(all) < lostMax {
+			all = append(all, gone{a, since})
 		}
 	}
-	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	return all
 }
 
 // isBack tries one of the lost.
-func (n *Node) isBack(a peer.AddrInfo) bool {
-	ctx, cancel := context.WithTimeout(n.ctx, dialMax)
+func (n *Node) isBack(g gone) bool {
+	ctx, cancel := context.WithTimeout(n.ctx, 2*dialMax)
 	defer cancel()
-	n.hangUpOn(a.ID)
-	n.host.forgive(a.ID)
-	n.host.Peerstore().AddAddrs(a.ID, a.Addrs, peerstore.TempAddrTTL)
-	if n.host.Connect(ctx, a) != nil || n.dht.Ping(ctx, a.ID) != nil {
+	p := g.info.ID
+	n.hangUpOn(g)
+	n.host.forgive(p)
+	n.host.Peerstore().AddAddrs(p, g.info.Addrs, peerstore.TempAddrTTL)
+	if n.host.Connect(ctx, g.info) != nil || n.dht.Ping(ctx, p) != nil {
 		return false
 	}
-	n.lost.remove(a.ID)
-	n.memory.pardon(a.ID)
-	_, _ = n.dht.RoutingTable().TryAddPeer(a.ID, true, false)
+	n.lost.remove(p)
+	n.memory.parole(p)
+	_, _ = n.dht.RoutingTable().TryAddPeer(p, true, false)
 	return true
 }
 
-// hangUpOn ends connections on which nothing came back: over what lost packets
-// for long, nothing will for as long again.
-func (n *Node) hangUpOn(p peer.ID) {
-	if now := n.now(); n.memory.grade(p, now, hangAfter) != good || n.dht.RoutingTable().Find(p) == "" {
-		_ = n.host.Network().ClosePeer(p)
+// hangUpOn ends connections that are older than the silence: over what lost
+// packets for long, nothing will come for as long again.
+func (n *Node) hangUpOn(g gone) {
+	for _, c := range n.host.Network().ConnsToPeer(g.info.ID) {
+		if c.Stat().Opened.Before(g.since) {
+			_ = c.Close()
+		}
 	}
 }

@@ -110,6 +110,7 @@ type Node struct {
 	recent   *recent
 	profiles *profiles
 	lost     lostList     // peers that were in the routing table
+	spoke    time.Time    // when one of them last spoke for all; the pulse's
 	pace     pace         // of answers
 	met      atomic.Bool  // somebody has answered since the start
 	answered atomic.Int64 // when somebody last did, unix ns

@@ -79,6 +79,24 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
+func TestWhatAnAbsenceIsWorth(t *testing.T) {
+	for _, tt := range []struct {
+		why    string
+		r      report
+		partly bool // the network was there: it says nothing against it
+	}{
+		{"the nearest have answered", report{verdict: complete, Answered: 3}, false},
+		{"many answered, and some of the nearest are silent", report{verdict: unsure, Answered: 10, Failed: 4}, true},
+		{"all who were asked answered, and one was left alone", report{verdict: unsure, Answered: 2}, true},
+		{"two answered, and one failed", report{verdict: unsure, Answered: 2, Failed: 1}, false},
+		{"nobody answered", report{verdict: unreachable, Failed: 3}, false},
+	} {
+		if got := tt.r.partly(); got != tt.partly {
+			t.Errorf("%s: %v", tt.why, got)
+		}
+	}
+}
+
 func TestTheLostAreBoundedAndForgottenInTheEnd(t *testing.T) {
 	var l lostList
 	now := time.Unix(1_800_000_000, 0)
@@ -103,7 +121,7 @@ func TestTheLostAreBoundedAndForgottenInTheEnd(t *testing.T) {
 	}
 }
 
-func TestAPardonedPeerIsAskedLikeAnyOther(t *testing.T) {
+func TestAPeerOnParoleIsAskedAgainUntilItFailsOnceMore(t *testing.T) {
 	m := newMemory()
 	now := time.Unix(1_800_000_000, 0)
 	for range tripAfter {
@@ -112,10 +130,14 @@ func TestAPardonedPeerIsAskedLikeAnyOther(t *testing.T) {
 	if rest := m.resting(now); len(rest) != 1 || m.grade("p", now, time.Second) != broken {
 		t.Errorf("%d rest, want the one that failed", len(rest))
 	}
-	m.pardon("p")
-	m.pardon("nobody")
-	if rest := m.resting(now); len(rest) != 0 || m.grade("p", now, time.Second) != good {
-		t.Errorf("pardoned, and %d still rest", len(rest))
+	m.parole("p")
+	m.parole("nobody")
+	if rest := m.resting(now); len(rest) != 0 || m.grade("p", now, time.Second) != slow {
+		t.Errorf("on parole, and %d still rest", len(rest))
+	}
+	m.failed("p", now)
+	if rest := m.resting(now.Add(2*restMin - 1)); len(rest) != 1 {
+		t.Error("it failed again, and does not rest for twice as long")
 	}
 }
 

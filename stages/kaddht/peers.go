@@ -97,27 +97,28 @@ func (m *memory) failed(p peer.ID, now time.Time) int {
 	return o.fails
 }
 
-// pardon ends the rest of p, which was cut off as others were: the next failure
-// counts as its first.
-func (m *memory) pardon(p peer.ID) {
+// parole ends the rest of p, which may have been cut off as others were. It is
+// not forgotten: one more failure, and the rest is twice as long.
+func (m *memory) parole(p peer.ID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if e := m.of[p]; e != nil {
 		o := e.Value.(*memo)
-		o.fails, o.rest, o.until, o.took = 0, 0, time.Time{}, 0
+		o.fails, o.until, o.took = min(o.fails, tripAfter-1), time.Time{}, 0
 	}
 }
 
-// resting returns who is left alone at now.
-func (m *memory) resting(now time.Time) (ids []peer.ID) {
+// resting returns who is left alone at now, and since when.
+func (m *memory) resting(now time.Time) map[peer.ID]time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	since := make(map[peer.ID]time.Time)
 	for id, e := range m.of {
-		if now.Before(e.Value.(*memo).until) {
-			ids = append(ids, id)
+		if o := e.Value.(*memo); now.Before(o.until) {
+			since[id] = o.until.Add(-o.rest)
 		}
 	}
-	return ids
+	return since
 }
 
 // meet returns the memo of p, a new one if need be.

@@ -288,9 +288,9 @@ func (s *search) doubt() doubt {
 		switch {
 		case c.state == answered:
 			answers++
-		case c.state == failed, c.state == overdue, c.state == unasked && c.grade == broken:
+		case c.state == failed, c.state == unasked && c.grade == broken:
 			lost++
-		case c.state == asked, c.grade == slow:
+		case c.state == asked, c.state == overdue, c.grade == slow:
 			out++
 		}
 	}
@@ -311,7 +311,7 @@ func (s *search) nearestFew() []*candidate {
 		if c.state == answered {
 			answers++
 		}
-		if answers == s.rule.absent {
+		if answers == max(s.rule.absent, s.rule.nearest) {
 			return s.near[:i+1]
 		}
 	}

@@ -166,6 +166,46 @@ func TestTheSlowAreAskedBeforeAThingIsAbsent(t *testing.T) {
 	}
 }
 
+func TestTheOverdueAreWaitedForBeforeAThingIsAbsent(t *testing.T) {
+	s := newSearch([]byte("k"), "self", 3, rule{most: 1, nearest: 3, absent: 10, sends: 40}, everybodyGood)
+	s.offer(1, hear(count(20)...))
+	late := map[peer.ID]bool{}
+	for i := 4; i < 12; i += 2 { // four of the nearest thirteen
+		late[s.near[i].id] = true
+	}
+	var waits []*candidate
+	for flying := sendAll(s); len(flying) > 0; flying = append(flying[1:], sendAll(s)...) {
+		if c := flying[0]; late[c.id] {
+			s.passOver(c)
+			waits = append(waits, c)
+		} else {
+			s.answer(c, nil, 0)
+		}
+	}
+	if s.verdict() != going || len(waits) != 4 {
+		t.Fatalf("%v while %d are overdue, want %v while 4 are", s.verdict(), len(waits), going)
+	}
+	for _, c := range waits {
+		s.answer(c, nil, 0)
+	}
+	if s.verdict() != complete {
+		t.Errorf("%v once they have answered, want %v", s.verdict(), complete)
+	}
+}
+
+// Where a key has few holders, one that is silent is not more than may be.
+func TestOfAFewHoldersOneMayBeSilent(t *testing.T) {
+	s := newSearch([]byte("k"), "self", 3, rule{most: 1, nearest: 3, absent: 2, sends: 40}, everybodyGood)
+	s.offer(1, hear(count(4)...))
+	s.fail(s.next())
+	for c := s.next(); c != nil; c = s.next() {
+		s.answer(c, nil, 0)
+	}
+	if s.verdict() != complete {
+		t.Errorf("%v, want %v", s.verdict(), complete)
+	}
+}
+
 func TestALiarIsNotHeardOutAndNobodyIsNamedTwice(t *testing.T) {
 	s := newSearch([]byte("k"), "self", 3, ruleManifest, everybodyGood)
 	s.offer(1, hear(1, 1, 1))
