@@ -1,6 +1,7 @@
 package leveldb
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
@@ -154,10 +155,9 @@ func chunkParts(b []byte, pos int) (sum uint32, n int, typ byte) {
 }
 
 // checksum is goleveldb's masked CRC-32C.
-func checksum(b []byte) uint32 {
-	c := crc32.Checksum(b, castagnoli)
-	return (c>>15 | c<<17) + 0xa282ead8
-}
+func checksum(b []byte) uint32 { return masked(crc32.Checksum(b, castagnoli)) }
+
+func masked(c uint32) uint32 { return (c>>15 | c<<17) + 0xa282ead8 }
 
 // maybeTorn reports whether a crash while appending explains the bad chunk at
 // pos, with nothing whole after it: the file ends too early, or a sector of
@@ -169,17 +169,52 @@ func maybeTorn(b []byte, pos int) bool {
 	if _, _, why := chunkAt(b, pos); why == "" {
 		return false // it is sound, but of another record
 	}
-	sum, n, typ := chunkParts(b, pos)
-	end := pos + chunkHead + n
-	inBlock := end <= pos-pos%blockSize+blockSize
-	if typ >= chunkFull && typ <= chunkLast && inBlock && end > len(b) {
-		// Cut short, unless what is there is whole and only the length is wrong.
-		return checksum(b[pos+chunkHead-1:]) != sum
+	if allThere(b, pos) {
+		return false // only its head is wrong
 	}
-	if typ < chunkFull || typ > chunkLast || !inBlock {
+	_, n, typ := chunkParts(b, pos)
+	end := pos + chunkHead + n
+	typed := typ >= chunkFull && typ <= chunkLast
+	inBlock := end <= pos-pos%blockSize+blockSize
+	switch {
+	case !typed || !inBlock:
 		end = len(b)
+	case end > len(b):
+		return true // cut short
 	}
 	return hasUnwritten(b, pos, end)
+}
+
+// tallyZeros is how many zeros a batch ends with at most: its tally comes last,
+// and of that only Rows is sure not to be 0.
+const tallyZeros = 7*8 + 7
+
+// allThere reports whether the data of the chunk at pos, which is bad, is all
+// there. The checksum is over type and data: so any type is tried, with the
+// data as long as the head says, as the block or the file lets it be, and up to
+// the zeros that were written ahead, of which the first may be its own.
+func allThere(b []byte, pos int) bool {
+	sum, n, _ := chunkParts(b, pos)
+	data := b[pos+chunkHead : min(len(b), pos-pos%blockSize+blockSize)]
+	least := len(bytes.TrimRight(data, "\x00"))
+	most := min(len(data), least+tallyZeros)
+	for typ := byte(chunkFull); typ <= chunkLast; typ++ {
+		begun := crc32.Checksum([]byte{typ}, castagnoli)
+		if masked(crc32.Update(begun, castagnoli, data[:min(n, len(data))])) == sum {
+			return true
+		}
+		if masked(crc32.Update(begun, castagnoli, data)) == sum {
+			return true
+		}
+		c := crc32.Update(begun, castagnoli, data[:least])
+		for i := least; i <= most; i++ {
+			if masked(c) == sum {
+				return true
+			}
+			c = crc32.Update(c, castagnoli, data[i:min(i+1, most)])
+		}
+	}
+	return false
 }
 
 // hasUnwritten reports whether some sector's part of b[pos:end] is all zeros.
