@@ -218,20 +218,25 @@ func (s *summed) end(rows uint64) error {
 // nothing. What it has read so far stands beside path until all of it was found
 // whole; then it takes its place.
 func Restore(ctx context.Context, path string, r io.Reader) (Report, error) {
-	path = filepath.Clean(path)
+	return restore(ctx, Options{Path: path}, r)
+}
+
+func restore(ctx context.Context, o Options, r io.Reader) (Report, error) {
+	path := filepath.Clean(o.Path)
 	if names, err := os.ReadDir(path); err == nil && len(names) > 0 {
 		return Report{}, fmt.Errorf("leveldb: %s is not empty, and a restore replaces nothing: choose another directory or move it away: %w", path, index.Invalid)
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return Report{}, err
 	}
 	draft := path + ".restoring"
+	o.Path = draft
 	if _, err := os.Lstat(draft); err == nil {
 		return Report{}, fmt.Errorf("leveldb: %s is there, of a restore that did not end or still runs: remove it first: %w", draft, index.Invalid)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return Report{}, err
 	}
-	if err := restoreTo(ctx, draft, r); err != nil {
+	if err := restoreTo(ctx, o, r); err != nil {
 		return Report{}, errors.Join(err, os.RemoveAll(draft))
 	}
 	report, err := Verify(ctx, draft, nil)
@@ -247,8 +252,8 @@ func Restore(ctx context.Context, path string, r io.Reader) (Report, error) {
 	return report, durable.Rename(draft, path)
 }
 
-func restoreTo(ctx context.Context, draft string, r io.Reader) (err error) {
-	d, err := newDB(Options{Path: draft})
+func restoreTo(ctx context.Context, o Options, r io.Reader) (err error) {
+	d, err := newDB(o)
 	if err != nil {
 		return err
 	}

@@ -9,7 +9,8 @@
 // goleveldb alone does not keep this promise, so there is a belt for each of
 // its braces: a file whose sync failed once takes nothing more (files.go), the
 // journal and the table of contents are read before goleveldb replays them
-// (inspect.go), each batch carries its own number (txn.go), each value its own
+// (inspect.go), several journals are one to an opening for reads only
+// (joined.go), each batch carries its own number (txn.go), each value its own
 // digest (frame.go), and a failed write closes the store for writes until it
 // was reopened and proved itself (latch.go).
 //

@@ -96,7 +96,11 @@ func (e *engine) open(dir string, readOnly bool, wrap func(storage.Storage) stor
 	if wrap != nil {
 		e.files.Storage = wrap(e.files.Storage)
 	}
-	if e.db, err = openSafely(e.files, engineOptions(readOnly)); err != nil {
+	stor := storage.Storage(e.files)
+	if readOnly {
+		stor = joinJournals(stor, e.found.journals)
+	}
+	if e.db, err = openSafely(stor, engineOptions(readOnly)); err != nil {
 		return t, explain(dir, err)
 	}
 	e.released = make(chan struct{})

@@ -162,7 +162,7 @@ func (v *verifier) table(stor storage.Storage, fd storage.FileDesc) error {
 // rows opens the store for reading and looks at each row, and then whether the
 // rows are as many as the last batch said.
 func (v *verifier) rows(stor storage.Storage, in *inspection) error {
-	db, err := openSafely(stor, engineOptions(true))
+	db, err := openSafely(joinJournals(stor, in.journals), engineOptions(true))
 	if err != nil {
 		v.report.add(v.dir, "goleveldb does not open it: "+err.Error())
 		return nil
