@@ -20,9 +20,10 @@ type devnet struct {
 }
 
 // openDevnet starts one and learns how to join it. It shares the generator's
-// processor, and has to stand back: what it works on is time that others take.
+// processor, and has to stand back at once: what it works on is time that others
+// take, and a nice process may still finish its slice of some milliseconds.
 func openDevnet(binary string, args []string, log io.Writer) (*devnet, error) {
-	d := &devnet{cmd: exec.Command("nice", append([]string{"-n", "10", binary, "devnet", "--port", "0"}, args...)...), read: make(chan struct{})}
+	d := &devnet{cmd: exec.Command("chrt", append([]string{"-i", "0", binary, "devnet", "--port", "0"}, args...)...), read: make(chan struct{})}
 	d.cmd.Stderr = log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := d.cmd.StdoutPipe()
