@@ -169,6 +169,7 @@ func (c *conn) authorize(s *slot, h *head, r *request, want index.Scope, now tim
 // refuse answers bytes that are no request.
 func (c *conn) refuse(f *flight, r *refusal, now time.Time) {
 	s := f.slot()
+	s.clear() // no request describes it
 	s.began, s.close = now, true
 	c.loop.ids.give(s, nil, now)
 	s.refuse(r)

@@ -111,7 +111,7 @@ func (l *loop) release(f *flight) {
 func (s *slot) wipe() {
 	j := &s.job
 	if !j.Hit || j.Ask != index.AskResolve {
-		*s = slot{flight: s.flight, server: s.server, out: reusable(s.out)}
+		s.clear()
 		return
 	}
 	s.ifNoneMatch, s.limit, s.out = nil, reading{}, reusable(s.out)
@@ -121,6 +121,9 @@ func (s *slot) wipe() {
 	a := &j.Answer
 	a.Page, a.From, a.Age, a.Aging = nil, index.FromNowhere, 0, false
 }
+
+// clear makes a slot new, but for its memory.
+func (s *slot) clear() { *s = slot{flight: s.flight, server: s.server, out: reusable(s.out)} }
 
 // bufferKept is the largest answer buffer that is used again.
 const bufferKept = 64 << 10

@@ -108,6 +108,7 @@ func TestNothingOfARequestIsLeftForTheNext(t *testing.T) {
 		"GET /manifests/" + cid + " HTTP/1.1\r\nHost: a\r\n\r\n",
 		"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n",
 		"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n",
+		"no request at all\r\n\r\n",
 	}
 	s := newBareServer(&fakeResolver{testPage(t)})
 	tuning := *s.opt.Dial.Now()
