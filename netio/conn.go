@@ -490,6 +490,9 @@ func (c *conn) allRead() bool {
 // moreCame reports whether the kernel holds bytes that the loop has not read
 // yet. A loop that comes late must not take them for bytes that came late.
 func (c *conn) moreCame() bool {
+	if c.gc == nil {
+		return false // its client has shut its side, and all that came is ours
+	}
 	var peek [1]byte
 	n, _, err := unix.Recvfrom(c.gc.Fd(), peek[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
 	return err == nil && n > 0

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -610,6 +611,39 @@ func TestHalfClosed(t *testing.T) {
 				t.Error("the server said more, or did not close")
 			}
 		})
+	}
+}
+
+// A drain does not take from such a client what it is owed.
+func TestHalfClosedInADrain(t *testing.T) {
+	asked, first := make(chan struct{}), sync.Once{}
+	h := openHouse(t, seams{store: before(func(*index.Job) error {
+		first.Do(func() { close(asked); time.Sleep(150 * time.Millisecond) })
+		return nil
+	})})
+	const n = 20 // more than travel together
+	w := h.dial()
+	var all strings.Builder
+	for i := range n {
+		all.WriteString(request("GET", fmt.Sprintf("/resolve/name:a%d", i), ""))
+	}
+	w.send(all.String())
+	if err := w.Conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	<-asked
+	drained := make(chan error)
+	go func() { drained <- h.server.Drain(t.Context()) }()
+	for i := range n {
+		if a := w.answer("GET"); a.status != 404 {
+			t.Fatalf("answer %d is %.200v, want 404", i, a)
+		}
+	}
+	if err := <-drained; err != nil {
+		t.Error(err)
+	}
+	if n := h.server.Counts().Panics.Load(); n > 0 {
+		t.Errorf("%d panics", n)
 	}
 }
 
