@@ -84,12 +84,13 @@ type desk struct {
 	// first and last are the ends of the list of askers, soonest deadline
 	// first. Budgets are alike, so a newcomer nearly always goes to the end.
 	first, last *asker
+	dozing      bool // the usher looks at nothing until he is woken
 
 	wake chan struct{} // tells the usher that somebody waits
 }
 
 func newDesk() *desk {
-	return &desk{about: make(map[uint64]*errand), wake: make(chan struct{}, 1)}
+	return &desk{about: make(map[uint64]*errand), dozing: true, wake: make(chan struct{}, 1)}
 }
 
 // join seats j at the errand about its key, a new one if need be. isNew: the
@@ -189,12 +190,23 @@ func (d *desk) seat(j *index.Job, e *errand) {
 		a.next.prev = a
 	}
 	d.waiting++
-	if d.waiting == 1 {
+	if d.dozing {
+		d.dozing = false
 		select {
 		case d.wake <- struct{}{}:
 		default:
 		}
 	}
+}
+
+// doze reports whether nobody waits; the next who does wakes the usher. He
+// dozes off at the end of a round only: woken by everyone who comes alone he
+// cost each of them 4 % of a look-up in the database.
+func (d *desk) doze() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.dozing = d.waiting == 0
+	return d.dozing
 }
 
 // unseat takes a out of the list of deadlines.

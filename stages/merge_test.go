@@ -325,6 +325,17 @@ func TestTheUsherIsWokenByTheFirstWhoSitsDown(t *testing.T) {
 	}
 	s.leave(s.start.Add(time.Second), false)
 	s.sit(s.asker("name:c", 5))
+	if len(s.wake) != 0 {
+		t.Error("the usher is woken, and was not asleep")
+	}
+	if s.doze() {
+		t.Error("the usher falls asleep, and somebody waits")
+	}
+	s.leave(s.start.Add(time.Second), false)
+	if !s.doze() {
+		t.Error("the usher watches, and nobody waits")
+	}
+	s.sit(s.asker("name:d", 5))
 	if len(s.wake) != 1 {
 		t.Error("the usher sleeps, and somebody waits")
 	}

@@ -38,10 +38,10 @@ func (p *Pipeline) ushers() {
 			lastSample = now
 			p.sample(now)
 		}
-		if _, waiting := p.desk.counts(); waiting > 0 || p.hanging() {
-			t.Reset(usherRound)
-		} else {
+		if p.desk.doze() && !p.hanging() {
 			t.Reset(sampleRound)
+		} else {
+			t.Reset(usherRound)
 		}
 	}
 }
