@@ -6,6 +6,10 @@ import (
 	"unicode/utf8"
 )
 
+// A JSONAppender is a document that renders itself as encoding/json would
+// render it, without looking up how.
+type JSONAppender interface{ AppendJSON(dst []byte) []byte }
+
 // AppendResolveJSON appends a ResolveResponse for a job that was answered.
 func AppendResolveJSON(dst []byte, j *Job) []byte {
 	k, cid := &j.Key, j.ManifestCID()

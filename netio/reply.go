@@ -138,10 +138,16 @@ func (s *slot) document(dst []byte) []byte {
 	return s.appendBody(dst, body, "no-store")
 }
 
+// docRoom is for what is said of a write; a signed name's is longer.
+const docRoom = 256
+
 // encode renders a document in the form the client wants.
 func (s *slot) encode(doc any) ([]byte, error) {
 	if s.job.Format == index.CBOR {
 		return index.MarshalCBOR(doc)
+	}
+	if d, ok := doc.(index.JSONAppender); ok {
+		return d.AppendJSON(make([]byte, 0, docRoom)), nil
 	}
 	return json.Marshal(doc)
 }

@@ -103,15 +103,8 @@ const aheadMax = 600
 // name reads what is put under a name, or the word that it is deleted. seq is what the query said, 0 for
 // nothing.
 func (d *decoder) name(m *index.Mutation, body []byte, seq uint64) error {
-	var in struct {
-		CID       *index.CID `json:"manifest_cid"`
-		Seq       *uint64    `json:"seq"`
-		IssuedAt  int64      `json:"issued_at"`
-		ExpiresAt int64      `json:"expires_at"`
-		PubKey    string     `json:"pubkey"`
-		Sig       string     `json:"sig"`
-	}
-	if err := strict(body, &in); err != nil {
+	in, err := readName(body)
+	if err != nil {
 		return err
 	}
 	gone := m.Op == index.DeleteName
@@ -176,21 +169,15 @@ func unbase64(text string, size int) ([]byte, error) {
 }
 
 func (d *decoder) providers(m *index.Mutation, body []byte) error {
-	var in struct {
-		Providers []struct {
-			ID     string `json:"id"`
-			Addr   string `json:"addr"`
-			Region string `json:"region"`
-			TTL    *int64 `json:"ttl_s"`
-		} `json:"providers"`
-	}
-	if err := strict(body, &in); err != nil {
+	in, err := readProviders(body)
+	if err != nil {
 		return err
 	}
 	if len(in.Providers) == 0 || len(in.Providers) > index.ProvidersMax {
 		return invalid("providers has to be a list of 1 to 64")
 	}
 	seen := make(map[string]bool, len(in.Providers))
+	m.Providers = make([]index.Provider, 0, len(in.Providers))
 	for _, p := range in.Providers {
 		ttl := int64(index.TTLDefault)
 		if p.TTL != nil {
