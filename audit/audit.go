@@ -34,6 +34,7 @@ const (
 	fileMax   = 64 << 20 // bytes after which the next file is begun
 	lineMax   = 64 << 10 // an entry of 64 providers has under 10,000 bytes
 	roundMost = 4096     // entries written with one sync
+	bufKept   = 2 << 20  // bytes of lines for which memory is kept: a round of usual entries has 1.3 MB
 	linger    = time.Second
 	retryIn   = 5 * time.Second
 	nameForm  = "audit-%019d.jsonl" // by the time it was begun: sorted, they are in order
@@ -192,7 +193,7 @@ func (k *Keeper) write(es []index.AuditEntry) error {
 	k.size += int64(len(k.buf))
 	end := &es[len(es)-1]
 	k.last = position{end.N, end.Chain}
-	if cap(k.buf) > 1<<20 {
+	if cap(k.buf) > bufKept {
 		k.buf = nil
 	}
 	return nil

@@ -72,13 +72,13 @@ func AppendAuditText(dst []byte, n uint64, at int64, m *Mutation) []byte {
 		dst = AppendJSONString(append(dst, `,"task":`...), m.TaskID)
 		return AppendJSONString(append(dst, `,"body":`...), m.Idem.Body.String())
 	}
-	dst = AppendJSONString(append(dst, `,"key":`...), m.Key.String())
+	dst = append(m.Key.AppendText(append(dst, `,"key":"`...)), '"') // no byte of a key has to be escaped
 	switch m.Op {
 	case PutManifest:
 		dst = strconv.AppendInt(append(dst, `,"size":`...), int64(len(m.Manifest)), 10)
 	case PutName, DeleteName:
 		dst = strconv.AppendUint(append(dst, `,"seq":`...), m.Record.Seq, 10)
-		dst = AppendJSONString(append(dst, `,"cid":`...), m.Record.CID.String())
+		dst = append(m.Record.CID.AppendText(append(dst, `,"cid":"`...)), '"')
 	case PutProviders:
 		dst = appendAuditProviders(dst, m.Providers)
 	case DeleteProvider:

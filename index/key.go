@@ -20,7 +20,10 @@ func (c *CID) AppendText(dst []byte) []byte {
 	return hex.AppendEncode(append(dst, "b3:"...), c[:])
 }
 
-func (c CID) String() string { return string(c.AppendText(nil)) }
+func (c CID) String() string {
+	var room [CIDText]byte
+	return string(c.AppendText(room[:0]))
+}
 
 // MarshalText implements encoding.TextMarshaler.
 func (c CID) MarshalText() ([]byte, error) { return c.AppendText(nil), nil }
@@ -175,7 +178,8 @@ func (k Key) String() string {
 	if k.IsZero() {
 		return ""
 	}
-	return string(k.AppendText(nil))
+	var room [NameMax]byte
+	return string(k.AppendText(room[:0]))
 }
 
 // nameByte tells the bytes a name may hold inside a segment.

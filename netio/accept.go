@@ -20,7 +20,7 @@ func (c *conn) accept(f *flight, h *head, now time.Time, last bool) (more bool) 
 	var s *slot
 	apart := body || r.ask == index.AskWrite || r.ask == index.AskTask
 	if apart {
-		s = &slot{server: c.loop.server}
+		s = c.loop.newSlot()
 	} else {
 		s = f.slot()
 	}

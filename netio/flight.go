@@ -145,10 +145,30 @@ func (f *flight) slot() *slot {
 	return s
 }
 
-// append adds a request that was made apart from any flight.
+// newSlot returns a slot for a request that waits for its body, apart from any
+// flight.
+func (l *loop) newSlot() *slot {
+	n := len(l.apart)
+	if n == 0 {
+		return &slot{server: l.server}
+	}
+	s := l.apart[n-1]
+	l.apart = l.apart[:n-1]
+	return s
+}
+
+// apartMost is how many slots are kept for requests that wait for their bodies.
+// Nearly all come with theirs, and need one between them.
+const apartMost = 64
+
+// append adds a request that was made apart from any flight. The slot whose
+// place it takes is the next one's.
 func (f *flight) append(s *slot) {
-	if f.n == len(f.slots) {
+	switch l := f.loop; {
+	case f.n == len(f.slots):
 		f.slots = append(f.slots, s)
+	case len(l.apart) < apartMost:
+		l.apart = append(l.apart, f.slots[f.n])
 	}
 	f.slots[f.n], s.flight = s, f
 	f.n++

@@ -35,6 +35,7 @@ type loop struct {
 	directs   int
 	free      []*flight
 	kept      int // bytes of free
+	apart     []*slot
 	tally     tally
 	landedAt  time.Time     // when flights came home last
 	yielded   time.Time     // when the processor was last let go

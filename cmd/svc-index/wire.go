@@ -343,7 +343,9 @@ func (h *house) attachBus() {
 	events, _ := h.bus.Subscribe()
 	h.listener.Go(func() {
 		for e := range events {
-			h.log.Debug("change", "kind", e.Kind, "key", e.Key, "at", e.At)
+			if h.log.Enabled(context.Background(), slog.LevelDebug) { // or what is said of each is made for nobody
+				h.log.Debug("change", "kind", e.Kind, "key", e.Key, "at", e.At)
+			}
 			if len(events) == 0 {
 				time.Sleep(listenEvery)
 			}

@@ -98,11 +98,11 @@ func (t *txn) putManifest(m *index.Mutation, c *index.CID) error {
 	}
 	t.heals = append(t.heals, *c)
 	t.put(content, m.Manifest)
-	size := appendU64(nil, uint64(len(m.Manifest)))
+	t.payload = appendU64(t.payload[:0], uint64(len(m.Manifest)))
 	if m.Found {
-		size = append(size, rowFound)
+		t.payload = append(t.payload, rowFound)
 	}
-	t.put(held, size)
+	t.put(held, t.payload)
 	m.Created, m.News = true, true
 	return nil
 }
@@ -128,7 +128,7 @@ func (t *txn) name(key []byte) (index.NameRecord, error) {
 }
 
 func (t *txn) putName(m *index.Mutation) error {
-	key := appendNameKey(nil, &m.Key)
+	key := appendNameKey(make([]byte, 0, index.NameMax), &m.Key)
 	was, err := t.name(key)
 	if err != nil {
 		return err
@@ -156,7 +156,7 @@ func (t *txn) putName(m *index.Mutation) error {
 }
 
 func (t *txn) deleteName(m *index.Mutation) error {
-	key := appendNameKey(nil, &m.Key)
+	key := appendNameKey(make([]byte, 0, index.NameMax), &m.Key)
 	was, err := t.name(key)
 	if err != nil {
 		return err
@@ -189,7 +189,8 @@ func (t *txn) setName(key []byte, was *index.NameRecord, m *index.Mutation, r in
 	}
 	*t.nameCount(r.Deleted)++
 	m.News = true
-	t.put(key, appendName(nil, &r))
+	t.payload = appendName(t.payload[:0], &r)
+	t.put(key, t.payload)
 	m.Record = r
 }
 

@@ -42,7 +42,8 @@ func (t *txn) keep(c *index.CID, s *set, had bool, n int) {
 	if !had {
 		t.tally.Sets++
 	}
-	t.put(key, appendSet(nil, s))
+	t.payload = appendSet(t.payload[:0], s)
+	t.put(key, t.payload)
 }
 
 // expire takes out the rows that are past their time. A pinned set has none.

@@ -21,6 +21,7 @@ type txn struct {
 	waiting      uint64          // so many
 	rows         []auditRow      // of entries, that are in the batch
 	frames       []byte          // where ops lie
+	payload      []byte          // scratch: of the row being put
 	heals        []index.CID
 }
 
@@ -105,7 +106,8 @@ func (t *txn) seal() {
 		return
 	}
 	if t.mark != t.marked {
-		t.put([]byte(keyAudit), appendMark(nil, &t.mark))
+		t.payload = appendMark(t.payload[:0], &t.mark)
+		t.put([]byte(keyAudit), t.payload)
 	}
 	if t.e.format != format {
 		t.put([]byte(keyFormat), []byte{format})
@@ -113,7 +115,8 @@ func (t *txn) seal() {
 	}
 	t.tally.Batch++
 	t.tally.Rows = uint64(len(t.ops)) + 1
-	t.put([]byte(keyBatch), appendTally(nil, t.tally))
+	t.payload = appendTally(t.payload[:0], t.tally)
+	t.put([]byte(keyBatch), t.payload)
 }
 
 // render writes the batch as goleveldb wants it.
