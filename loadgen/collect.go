@@ -101,10 +101,10 @@ func (m *meter) check(l *loop) {
 }
 
 func (m *meter) stop(l *loop) {
+	m.to = l.clock()
 	if !m.begun {
 		return
 	}
-	m.to = l.clock()
 	m.cpu = threadCPU() - m.cpu
 	m.queued = threadQueued() - m.queued
 	m.requests += l.answered

@@ -16,6 +16,7 @@ const (
 	threadsMax = 64
 	connsMax   = 60_000 // the local ports of one address
 	depthMax   = 1024
+	placesMax  = 1 << 20 // connections x pipeline: there is memory for each
 )
 
 // What a Config means when it does not say.
@@ -110,6 +111,13 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// Check says what of c cannot be done. Run does, too, but not before a server
+// has been filled.
+func (c Config) Check() error {
+	c = c.withDefaults()
+	return c.check()
+}
+
 // check refuses what cannot be done.
 func (c *Config) check() error {
 	for _, v := range []struct {
@@ -117,9 +125,9 @@ func (c *Config) check() error {
 		n, lo, hi int
 	}{
 		{"connections", c.Connections, 1, connsMax},
-		{"threads", c.Threads, 1, min(threadsMax, c.Connections, c.Inflight)},
 		{"pipeline", c.Pipeline, 1, depthMax},
 		{"inflight", c.Inflight, 1, c.Connections * c.Pipeline},
+		{"threads", c.Threads, 1, min(threadsMax, c.Connections, c.Inflight)},
 	} {
 		if v.n < v.lo || v.n > v.hi {
 			return fmt.Errorf("%s is %d, it must be %d to %d (threads and requests in flight need connections to be on)", v.what, v.n, v.lo, v.hi)
@@ -130,8 +138,9 @@ func (c *Config) check() error {
 		return fmt.Errorf("a run lasts more than nothing and at most %v, not %v", DurationMax, c.Duration)
 	case c.Warmup < 0 || c.Warmup > DurationMax || c.Timeout < 0 || c.Drain < 0 || c.Churn < 0:
 		return errors.New("warm-up, timeout, drain and churn cannot be negative")
-	case c.NewAsker == nil:
-		return errors.New("there is nothing to ask")
+	case c.Connections*c.Pipeline > placesMax:
+		return fmt.Errorf("%d connections x %d are %d places for requests, there are at most %d: lower one of them",
+			c.Connections, c.Pipeline, c.Connections*c.Pipeline, placesMax)
 	}
 	return nil
 }

@@ -172,7 +172,7 @@ func run(t testing.TB, cfg Config) *Report {
 		t.Fatal(err)
 	}
 	q := r.Requests
-	if q.Due != q.Answered+q.Failed+q.Cut || q.Answered != q.OK+q.Throttled+q.Refused || r.Response.Count != q.Due-q.Cut {
+	if q.Due != q.Answered+q.Failed+q.Cut || q.Answered != q.OK+q.Throttled+q.Refused || r.Response.Count != q.Due {
 		t.Errorf("the counts do not add up: %+v, %d response times", q, r.Response.Count)
 	}
 	return r

@@ -1,18 +1,24 @@
 package loadgen
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 )
 
 const (
-	fillRounds = 10          // over what was refused for now
-	fillPause  = time.Second // between two
+	fillRounds   = 10               // over what was refused for now
+	fillPause    = time.Second      // between two
+	fillPatience = 10 * time.Second // beyond the timeout, with a server that answers nothing
 )
+
+// errFinal is in the errors that trying again would not mend.
+var errFinal = errors.New("trying again would not help")
 
 // A Filling is the requests that put a set of keys into a server: each of the
 // endpoints, in turn, for each of its keys.
@@ -24,7 +30,7 @@ type Filling struct {
 }
 
 // Fill sends them, as fast as cfg's connections allow, and again what was
-// refused. What cfg says about pace and demand is not used.
+// refused for now. What cfg says about pace and demand is not used.
 func Fill(ctx context.Context, cfg Config, f Filling) error {
 	for _, e := range f.Endpoints {
 		if err := f.fill(ctx, cfg, &e); err != nil {
@@ -47,11 +53,14 @@ func (f *Filling) fill(ctx context.Context, cfg Config, e *Endpoint) error {
 		if round > 0 && !pause(ctx, fillPause) {
 			return ctx.Err()
 		}
-		if left, why = f.sweep(ctx, cfg, e, left, all); len(left) == 0 {
+		left, why = f.sweep(ctx, cfg, e, left, all)
+		switch {
+		case len(left) == 0:
 			return nil
-		}
-		if ctx.Err() != nil {
+		case ctx.Err() != nil:
 			return ctx.Err()
+		case errors.Is(why, errFinal):
+			return fmt.Errorf("%d of %d were not taken: %w", len(left), all, why)
 		}
 	}
 	return fmt.Errorf("%d of %d were not taken in %d rounds: %w", len(left), all, fillRounds, why)
@@ -74,28 +83,61 @@ func (f *Filling) sweep(ctx context.Context, cfg Config, e *Endpoint, keys []int
 			mu.Unlock()
 		}
 	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	silence := silence{since: time.Now(), most: cmp.Or(cfg.Timeout, DefaultTimeout) + fillPatience}
 	cfg.Live = func(v Live) {
+		if silence.over(v.Answered, time.Now()) {
+			stop()
+		}
 		if f.Progress != nil {
 			f.Progress(done+v.Answered, all)
 		}
 	}
 	r, err := Run(ctx, cfg)
-	if err != nil {
-		return keys, err
+	if err != nil { // it was there for nobody
+		return keys, fmt.Errorf("%w; %w", err, errFinal)
 	}
 	for i, ok := range taken {
 		if !ok {
 			left = append(left, keys[i])
 		}
 	}
-	return slices.Clip(left), r.firstRefusal()
+	why = r.firstRefusal(f.Done)
+	if silence.broken {
+		why = fmt.Errorf("nothing was answered for %v: %w; %w", silence.most, why, errFinal)
+	}
+	return slices.Clip(left), why
+}
+
+// A silence watches a server that may be gone: a closed loop would wait for it
+// as long as a run may last.
+type silence struct {
+	answered int64
+	since    time.Time // that many were
+	most     time.Duration
+	broken   bool
+}
+
+// over reports whether it has lasted too long, now that so many were answered.
+func (s *silence) over(answered int64, now time.Time) bool {
+	if answered != s.answered {
+		s.answered, s.since = answered, now
+	}
+	s.broken = s.broken || now.Sub(s.since) > s.most
+	return s.broken
 }
 
 // firstRefusal says what went wrong first, for a report in which not all was
-// well.
-func (r *Report) firstRefusal() error {
+// well. Statuses that mean success went right.
+func (r *Report) firstRefusal(success func(status int) bool) error {
 	for _, s := range r.Codes {
-		if s.Example != "" {
+		status, _ := strconv.Atoi(s.Name)
+		switch {
+		case s.Example == "" || success(status):
+		case status < 500 && status != 408 && status != 429:
+			return fmt.Errorf("%s: %s; %w", s.Name, s.Example, errFinal)
+		default:
 			return fmt.Errorf("%s: %s", s.Name, s.Example)
 		}
 	}

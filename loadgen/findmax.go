@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"time"
 )
@@ -63,7 +64,8 @@ var errTries = errors.New("no end after so many tries: the server's speed change
 
 // FindMax steps up from the start while the objective holds, bisects between
 // the last rate that held and the first that did not, and holds what it found
-// for longer to confirm it. run does one run at a rate.
+// for longer to confirm it. run does one run at a rate. With an error comes the
+// curve that was seen before it.
 func (s *Search) FindMax(ctx context.Context, run func(ctx context.Context, rate float64, d time.Duration) (*Report, error)) (*Maximum, error) {
 	f := &finder{Search: s, run: run, found: &Maximum{Schema: Schema + "/max"}}
 	good, bad, err := f.bracket(ctx)
@@ -74,7 +76,8 @@ func (s *Search) FindMax(ctx context.Context, run func(ctx context.Context, rate
 		good, err = f.confirm(ctx, good)
 	}
 	if err != nil {
-		return nil, err
+		f.found.Why = err.Error()
+		return f.found, err
 	}
 	f.conclude(good)
 	return f.found, nil
@@ -185,6 +188,10 @@ func (f *finder) confirm(ctx context.Context, rate float64) (float64, error) {
 func (f *finder) conclude(good float64) {
 	m := f.found
 	m.Rate, m.Valid = good, true
+	if good == 0 && slices.ContainsFunc(m.Curve, func(t Try) bool { return t.Held }) {
+		m.Why = fmt.Sprintf("a rate held for %v, and none of %d near it for %d times as long: make --duration longer, or the machine quieter",
+			f.Each, confirms, holdFactor)
+	}
 	for i, t := range m.Curve {
 		if last := i+1 == len(m.Curve) || m.Curve[i+1].Rate != t.Rate; !last {
 			continue // it was repeated
@@ -220,7 +227,7 @@ func (t Try) Line() string {
 	if t.Hold {
 		verdict += " (confirming)"
 	}
-	line := fmt.Sprintf("%9s/s %9s/s %9s %9s %9s  %s", commas(int64(t.Rate)), commas(int64(t.Answered)),
+	line := fmt.Sprintf("%9s/s %9s/s %9s %9s %9s  %s", rateText(t.Rate), rateText(t.Answered),
 		usText(t.P50), usText(t.P95), usText(t.P99), verdict)
 	if t.Why != "" {
 		line += ": " + t.Why
@@ -234,14 +241,16 @@ const CurveHead = "     rate    answered       p50       p95       p99"
 // WriteText writes what was found for people.
 func (m *Maximum) WriteText(w io.Writer) {
 	switch {
+	case m.Rate == 0 && m.Valid && m.Why != "":
+		fmt.Fprintf(w, "maximum    none: %s\n", m.Why)
 	case m.Rate == 0:
 		fmt.Fprintln(w, "maximum    none: the objective did not hold at any rate that was tried; start lower with --rate")
 	case m.Valid:
-		fmt.Fprintf(w, "maximum    %s/s\n", commas(int64(m.Rate)))
+		fmt.Fprintf(w, "maximum    %s/s\n", rateText(m.Rate))
 	default:
-		fmt.Fprintf(w, "maximum    at least %s/s\n", commas(int64(m.Rate)))
+		fmt.Fprintf(w, "maximum    at least %s/s\n", rateText(m.Rate))
 	}
-	if m.Why != "" {
+	if !m.Valid {
 		fmt.Fprintf(w, "INVALID    %s\n", m.Why)
 	}
 }

@@ -3,6 +3,7 @@ package loadgen
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 )
@@ -90,6 +91,39 @@ func TestADisturbedTryIsRepeated(t *testing.T) {
 	}
 }
 
+// A server that holds for a second and not for three has a maximum of none, but
+// it would be untrue that no rate held.
+func TestAMaximumThatNeverHoldsSaysSo(t *testing.T) {
+	steady := pretend(10_000, 1e12)
+	m, err := search(t).FindMax(t.Context(), func(ctx context.Context, rate float64, d time.Duration) (*Report, error) {
+		if d > time.Second {
+			rate = 1e9
+		}
+		return steady(ctx, rate, d)
+	})
+	if err != nil || m.Rate != 0 || !m.Valid {
+		t.Fatalf("%+v, %v", m, err)
+	}
+	var b strings.Builder
+	if m.WriteText(&b); !strings.Contains(b.String(), "none: a rate held for 1s, and none of 4 near it") {
+		t.Errorf("it says %q", &b)
+	}
+}
+
+func TestAnInterruptedSearchKeepsItsCurve(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	steady := pretend(1e6, 1e12)
+	m, err := search(t).FindMax(ctx, func(_ context.Context, rate float64, d time.Duration) (*Report, error) {
+		if rate > 3000 {
+			cancel()
+		}
+		return steady(t.Context(), rate, d)
+	})
+	if !errors.Is(err, context.Canceled) || m == nil || len(m.Curve) != 2 || m.Valid || m.Rate != 0 {
+		t.Errorf("%+v, %v; want the two tries before the interrupt", m, err)
+	}
+}
+
 func TestASearchEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -114,5 +148,38 @@ func TestFillSendsEachKeyUntilItIsTaken(t *testing.T) {
 	}
 	if n := s.asked.Load(); n < 145 || n > 155 {
 		t.Errorf("%d requests for 100 keys of which a third is refused each time, want about 150", n)
+	}
+}
+
+func TestFillDoesNotRepeatWhatWouldNotHelp(t *testing.T) {
+	s := serveFake(t, &fakeServer{status: func(int64) int { return 401 }})
+	f := Filling{Host: "h", Done: func(status int) bool { return status == 201 },
+		Endpoints: []Endpoint{{Name: "names", Method: "PUT", Path: "/names/", Keys: Numbered{"name:k/", 100}}}}
+	err := Fill(t.Context(), s.config(1, time.Second), f)
+	if n := s.asked.Load(); err == nil || !strings.Contains(err.Error(), "100 of 100 were not taken: 401") || n != 100 {
+		t.Errorf("%v after %d requests; want the 401 of each said once", err, n)
+	}
+}
+
+// A conflict means that a key is there: it is no reason for what is not.
+func TestTheReasonOfAFillIsARefusal(t *testing.T) {
+	r := &Report{Codes: []Split{{Name: "201"}, {Name: "409", Example: "it is there"}, {Name: "503", Example: "draining"}}}
+	err := r.firstRefusal(func(status int) bool { return status == 201 || status == 409 })
+	if err == nil || !strings.Contains(err.Error(), "503: draining") || errors.Is(err, errFinal) {
+		t.Errorf("%v, want the 503, after which trying again may help", err)
+	}
+}
+
+func TestAFillDoesNotWaitForAServerThatIsGone(t *testing.T) {
+	t0 := time.Now()
+	s := silence{since: t0, most: 15 * time.Second}
+	for _, tt := range []struct {
+		at       int // seconds
+		answered int64
+		over     bool
+	}{{14, 0, false}, {15, 1, false}, {30, 1, false}, {31, 1, true}, {32, 2, true}} {
+		if over := s.over(tt.answered, t0.Add(time.Duration(tt.at)*time.Second)); over != tt.over {
+			t.Errorf("after %d s, with %d answered: over %v, want %v", tt.at, tt.answered, over, tt.over)
+		}
 	}
 }

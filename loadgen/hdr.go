@@ -11,7 +11,7 @@ import (
 func (r *Report) WriteHDR(w io.Writer) error {
 	log := hdrhistogram.NewHistogramLogWriter(w)
 	start := r.Started.UnixMilli()
-	end := start + int64(1000*r.Setup.DurationS)
+	end := start + int64(1000*r.Took)
 	err := log.OutputComment("[" + Schema + ", values in nanoseconds, maxima in milliseconds]")
 	if err == nil {
 		err = log.OutputLogFormatVersion()

@@ -2,6 +2,7 @@ package loadgen
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -211,7 +212,10 @@ func ReadLines(r io.Reader) (keys Lines, err error) {
 			return nil, fmt.Errorf("more than %d keys", linesMax)
 		}
 	}
-	if err := in.Err(); err != nil {
+	switch err := in.Err(); {
+	case errors.Is(err, bufio.ErrTooLong):
+		return nil, fmt.Errorf("line %d is longer than %d bytes", n+1, bufio.MaxScanTokenSize)
+	case err != nil:
 		return nil, err
 	}
 	if len(keys) == 0 {

@@ -118,6 +118,9 @@ func TestReadLines(t *testing.T) {
 			t.Errorf("%q was taken", bad)
 		}
 	}
+	if _, err := ReadLines(strings.NewReader("name:a\n" + strings.Repeat("b", 1<<20))); err == nil || !strings.Contains(err.Error(), "line 2 is longer") {
+		t.Errorf("a huge key: %v, want its line named", err)
+	}
 }
 
 func testMix() Mix {

@@ -106,27 +106,44 @@ func (l *loop) over() bool {
 // the time that it has waited in vain.
 func (l *loop) abandon() {
 	for l.due != never {
-		if l.due >= l.warmUntil {
-			l.tally.due++
-			l.late++
+		n := l.n
+		if l.pass() {
 			l.fail(Unsent, func() string {
-				return fmt.Sprintf("request %d was still waiting for one of %d requests in flight to end", l.n, l.limit)
+				return fmt.Sprintf("request %d was still waiting, with %d requests of at most %d in flight, and %d connections of %d up",
+					n, l.inflight, l.limit, l.ups, len(l.conns))
 			})
-			l.charge(l.now - l.due)
 		}
-		l.report(&flight{n: l.n, intended: l.due, counted: l.due >= l.warmUntil}, 0)
-		l.advance()
 	}
 }
 
-// giveUp ends what is still open when the run ends. Requests are still open
-// only if it was interrupted, which is nobody's failure.
+// pass goes by a request that was due and will not be sent, and charges it. It
+// reports whether the request was due within the measured time.
+func (l *loop) pass() (counted bool) {
+	if counted = l.due >= l.warmUntil; counted {
+		l.tally.due++
+		l.late++
+		l.charge(l.now - l.due)
+	}
+	l.report(&flight{n: l.n, intended: l.due, counted: counted}, 0)
+	l.advance()
+	return counted
+}
+
+// giveUp ends what is still open when the run ends, which is something only if
+// it was interrupted. That is nobody's failure, but the wait until then is
+// charged: whoever interrupts a run does so because the server stands still.
 func (l *loop) giveUp() {
+	for l.cfg.Pacer != nil && l.due <= l.now {
+		if l.pass() {
+			l.cut++
+		}
+	}
 	for i := range l.conns {
 		c := &l.conns[i]
 		for c.count > 0 {
 			if f := c.pop(); f.counted {
 				l.cut++
+				l.charge(l.now - f.intended)
 			}
 		}
 		if c.state != down {

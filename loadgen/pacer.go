@@ -84,7 +84,7 @@ func (s Steps) When(n float64) time.Duration {
 
 // Rate implements Pacer.
 func (s Steps) Rate(at time.Duration) float64 {
-	return s.Rates[min(int(at/s.Each), len(s.Rates)-1)]
+	return s.Rates[min(int(at/max(s.Each, 1)), len(s.Rates)-1)]
 }
 
 // after is a pacer that is preceded by a warm-up at its first rate. The warm-up

@@ -55,6 +55,7 @@ func TestRatesAreThoseMeant(t *testing.T) {
 		{"constant", Constant(5), 9 * s, 5},
 		{"first step", steps, s - 1, 100},
 		{"second step", steps, s, 200},
+		{"steps that last nothing", Steps{Rates: []float64{1, 2}}, s, 2},
 		{"last step for ever", steps, 99 * s, 200},
 		{"ramp, half way", ramp, s, 150},
 		{"ramp, afterwards", ramp, 3 * s, 200},

@@ -43,9 +43,9 @@ type tile struct{ Name, Figure, Note string }
 
 func (r *Report) tiles() []tile {
 	q := &r.Requests
-	asked := "as fast as connections allow"
-	if r.Setup.Rate > 0 {
-		asked = commas(q.Due) + " were due"
+	asked := commas(q.Due) + " were due"
+	if r.Setup.Profile == closedLoop {
+		asked = r.Setup.pace()
 	}
 	bad := q.Throttled + q.Refused + q.Failed
 	return []tile{
@@ -83,7 +83,7 @@ func (r *Report) latencyChart() *chart {
 
 func (r *Report) rateChart() *chart {
 	lines := []line{r.over("answered", func(s *Second) float64 { return float64(s.Answered) })}
-	if r.Setup.Rate > 0 {
+	if r.Setup.Profile != closedLoop {
 		lines = append(lines, r.over("target", func(s *Second) float64 { return s.Target }))
 	}
 	return &chart{xLabel: inSeconds, yLabel: inCount, lines: lines}

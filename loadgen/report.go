@@ -29,6 +29,9 @@ type Report struct {
 	Valid  bool     `json:"valid"`
 	Reason []string `json:"invalid_because,omitempty"`
 
+	Interrupted bool    `json:"interrupted,omitempty"` // the report is of what was done by then
+	Took        float64 `json:"took_s"`                // from the end of the warm-up to the last answer, or the intended end if that was later
+
 	Requests  Requests      `json:"requests"`
 	Response  Latency       `json:"response_us"`   // from the intended instant to the last byte; every request that was due
 	Service   Latency       `json:"service_us"`    // from the write to the last byte; answered ones
@@ -50,7 +53,7 @@ type Report struct {
 type Setup struct {
 	Target      string  `json:"target"`
 	Profile     string  `json:"profile"`
-	Rate        float64 `json:"rate"` // at the beginning; 0 is a closed loop
+	Rate        float64 `json:"rate"` // at the beginning; 0 for a closed loop
 	DurationS   float64 `json:"duration_s"`
 	WarmupS     float64 `json:"warmup_s"`
 	Connections int     `json:"connections"`
@@ -70,7 +73,7 @@ type Requests struct {
 	Sent      int64   `json:"sent"`     // of those
 	Answered  int64   `json:"answered"` // with whatever status
 	Failed    int64   `json:"failed"`   // not answered, for a reason under errors
-	Cut       int64   `json:"cut"`      // in flight when the run was interrupted
+	Cut       int64   `json:"cut"`      // neither when the run was interrupted; charged until then
 	Late      int64   `json:"late"`     // had to wait for a free connection; charged with it
 	WarmUp    int64   `json:"warm_up"`  // before, in no other figure
 	OK        int64   `json:"ok"`       // answered, and neither throttled nor an error
@@ -118,6 +121,7 @@ type Generator struct {
 	WorkPerRequest float64 `json:"work_us_per_request"`
 	Opened         int64   `json:"connections_opened"`
 	Reopened       int64   `json:"connections_reopened"`
+	Unmade         int64   `json:"connections_not_made"` // for want of descriptors, ports or memory here
 }
 
 // A Point is one of a curve of percentiles.
@@ -154,7 +158,12 @@ func (r *running) report() *Report {
 		Generator: r.generator(t), Spectrum: t.response.spectrum(), ServiceSpectrum: t.service.spectrum(), Seconds: r.collector.all(),
 		response: t.response, service: t.service, lag: t.lag,
 	}
+	rep.Interrupted, rep.Took = r.stop.Load(), r.measured().Seconds()
 	rep.Requests = r.requests(t, rep)
+	if t.unmade > 0 {
+		rep.Reason = append(rep.Reason, fmt.Sprintf("%s connections could not be made here, the last for %s: "+
+			"raise ulimit -n, or lower --connections or --churn", commas(t.unmade), t.unmadeWhy))
+	}
 	rep.judge()
 	return rep
 }
@@ -162,7 +171,7 @@ func (r *running) report() *Report {
 func (r *running) setup() Setup {
 	c := r.cfg
 	s := Setup{
-		Target: c.Network + ":" + c.Address, Profile: "closed loop", DurationS: c.Duration.Seconds(), WarmupS: c.Warmup.Seconds(),
+		Target: c.Network + ":" + c.Address, Profile: closedLoop, DurationS: c.Duration.Seconds(), WarmupS: c.Warmup.Seconds(),
 		Connections: c.Connections, Threads: c.Threads, Pipeline: c.Pipeline, Inflight: c.Inflight, Churn: c.Churn,
 		TimeoutS: c.Timeout.Seconds(), Seed: c.Seed,
 		Host: fmt.Sprintf("%s/%s, %d processors, %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version()),
@@ -173,6 +182,9 @@ func (r *running) setup() Setup {
 	}
 	return s
 }
+
+// closedLoop is the profile of a run that has no pace.
+const closedLoop = "closed loop"
 
 func profileName(p Pacer, random bool) string {
 	switch p := p.(type) {
@@ -209,8 +221,8 @@ func (r *running) requests(t *tally, rep *Report) Requests {
 			q.OK += n
 		}
 	}
-	if s := r.measured().Seconds(); s > 0 {
-		q.Rate = float64(q.Answered) / s
+	if rep.Took > 0 {
+		q.Rate = float64(q.Answered) / rep.Took
 	}
 	return q
 }
@@ -218,21 +230,23 @@ func (r *running) requests(t *tally, rep *Report) Requests {
 // measured is the time that the measured requests took: from the end of the
 // warm-up to the last answer, or the intended end if that was later.
 func (r *running) measured() (d time.Duration) {
+	early := r.stop.Load()
 	for _, l := range r.loops {
 		d = max(d, time.Duration(l.meter.to-l.warmUntil))
+		early = early || l.n >= r.cfg.Requests
 	}
-	if r.stop.Load() || r.cfg.Requests < RequestsMax {
-		return d // it ended early
+	if early {
+		return d
 	}
 	return max(d, r.cfg.Duration)
 }
 
 func (r *running) generator(t *tally) Generator {
-	g := Generator{Lag: t.lag.latency(), Opened: t.opened, Reopened: t.reopened}
+	g := Generator{Lag: t.lag.latency(), Opened: t.opened, Reopened: t.reopened, Unmade: t.unmade}
 	var wall, cpu, spun, queued, requests float64
 	for _, l := range r.loops {
 		m := &l.meter
-		if m.to <= m.from {
+		if !m.begun || m.to <= m.from {
 			continue
 		}
 		own := float64(m.to - m.from)

@@ -119,8 +119,10 @@ func (a *answer) field(line []byte, source string, length *int64) error {
 	name := line[:colon]
 	switch len(name) {
 	case len("connection"):
-		if fold(name, "connection") && fold(trim(line[colon+1:]), "close") {
-			a.close = true
+		if fold(name, "connection") {
+			for part := range bytes.SplitSeq(line[colon+1:], []byte(",")) {
+				a.close = a.close || fold(trim(part), "close")
+			}
 		}
 	case len("content-length"):
 		if fold(name, "content-length") {

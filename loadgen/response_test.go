@@ -29,6 +29,7 @@ func TestReadAnswer(t *testing.T) {
 		{"nor a 204", "HTTP/1.1 204 No Content\r\n\r\n", false, answer{status: 204}, nil},
 		{"an interim answer has none", "HTTP/1.1 100 Continue\r\n\r\n", false, answer{status: 100}, nil},
 		{"close is close", ok + "Connection: Close\r\nContent-Length: 0\r\n\r\n", false, answer{status: 200, close: true}, nil},
+		{"close among others", ok + "Connection: keep-alive,close\r\nContent-Length: 0\r\n\r\n", false, answer{status: 200, close: true}, nil},
 		{"HTTP/1.0 closes", "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", false, answer{status: 200, close: true}, nil},
 		{"without a length nobody knows where it ends", ok + "\r\n", false, answer{}, errNoLength},
 		{"two lengths are one too many", ok + "Content-Length: 1\r\nContent-Length: 1\r\n\r\n", false, answer{}, errLength},

@@ -2,6 +2,7 @@ package loadgen
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"runtime"
@@ -18,6 +19,9 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.check(); err != nil {
 		return nil, err
+	}
+	if cfg.NewAsker == nil {
+		return nil, errors.New("there is nothing to ask")
 	}
 	addr, err := resolve(cfg.Network, cfg.Address)
 	if err != nil {
@@ -188,10 +192,16 @@ func own(addr unix.Sockaddr) unix.Sockaddr {
 	return addr
 }
 
+// pathMax is what an address of the kernel's has room for.
+const pathMax = 107
+
 // resolve turns an address into what the kernel wants.
 func resolve(network, address string) (unix.Sockaddr, error) {
 	switch network {
 	case "unix":
+		if address == "" || len(address) > pathMax {
+			return nil, fmt.Errorf("%q: a socket's path has 1 to %d bytes, not %d", address, pathMax, len(address))
+		}
 		return &unix.SockaddrUnix{Name: address}, nil
 	case "tcp":
 	default:

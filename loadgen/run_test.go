@@ -3,12 +3,14 @@ package loadgen
 import (
 	"context"
 	"math"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -203,6 +205,90 @@ func TestAnInterruptedRunReportsWhatItHas(t *testing.T) {
 	if q := r.Requests; q.Answered < 20 || q.Answered > 60 || q.Failed > 0 {
 		t.Errorf("%+v, want about 47 answered and none failed", q)
 	}
+	if !r.Interrupted || r.Took > 60 {
+		t.Errorf("interrupted: %v, after %v s of an hour", r.Interrupted, r.Took)
+	}
+}
+
+// Whoever interrupts a run does so because the server stands still. What fell
+// due meanwhile is what he saw.
+func TestAnInterruptHidesNoStall(t *testing.T) {
+	s := serveFake(t, &fakeServer{delay: 2 * time.Second})
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	cfg := s.config(200, time.Hour)
+	cfg.Connections = 4
+	r, err := Run(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := r.Requests
+	if q.Due <= 4 || q.Cut != q.Due || q.Late != q.Due-4 || r.Response.Count != q.Due || r.Service.Count != 0 {
+		t.Errorf("%+v, %d response times; want all that were due cut off, all but 4 late, and each charged", q, r.Response.Count)
+	}
+	if least := float64(q.Due-1) * 5000 * 0.99; r.Response.Max < least {
+		t.Errorf("the longest response time is %v us, want at least the %v from the first request to the last", r.Response.Max, least)
+	}
+	if !strings.Contains(r.gap(), "while all 4 that may be in flight") {
+		t.Errorf("the gap is explained by %q", r.gap())
+	}
+}
+
+func TestWhyResponseAndServiceDiffer(t *testing.T) {
+	for _, tt := range []struct {
+		why, profile string
+		change       func(*Report)
+		want         string
+	}{
+		{"they do not", "constant", func(*Report) {}, "they agree"},
+		{"a ramp from 0 is no closed loop", "ramp", func(*Report) {}, "they agree"},
+		{"a closed loop is one", closedLoop, func(*Report) {}, "A closed loop"},
+		{"requests waited", "constant", func(r *Report) { r.Response.P99, r.Requests.Late = 5000, 9 }, "at p99 they are 4ms apart, because 9 requests (0.9 %) were due"},
+		{"timeouts are charged, and nobody was late", "constant", func(r *Report) { r.Response.P99, r.Requests.Failed = 1e6, 20 },
+			"because 20 requests (2 %) that were not answered"},
+		{"nothing was answered", "constant", func(r *Report) { r.Service, r.Requests.Failed = Latency{}, 1000 }, "1,000 requests (100 %) that were not answered"},
+		{"a stall that p99 does not see", "constant", func(r *Report) { r.Response.P999, r.Requests.Late = 5000, 5 }, "at p99.9 they are"},
+		{"or only the longest", "constant", func(r *Report) { r.Response.Max, r.Requests.Late = 5000, 1 }, "at the longest they are"},
+		{"the generator was late itself", "constant", func(r *Report) { r.Response.P99, r.Generator.Lag.P99, r.Requests.Late = 5000, 4000, 9 }, "the generator itself"},
+	} {
+		l := Latency{P50: 1000, P90: 1000, P95: 1000, P99: 1000, P999: 1000, Max: 1000}
+		r := &Report{Setup: Setup{Profile: tt.profile, Inflight: 4}, Requests: Requests{Due: 1000}, Response: l, Service: l}
+		tt.change(r)
+		if got := r.gap(); !strings.Contains(got, tt.want) {
+			t.Errorf("%s: %q, want it to say %q", tt.why, got, tt.want)
+		}
+	}
+}
+
+// A connection that this machine has no descriptor for is not the server's
+// doing, and keeps requests from being sent.
+func TestARunThatLacksDescriptorsIsInvalid(t *testing.T) {
+	s := serveFake(t, &fakeServer{})
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var limit, was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	limit = was
+	limit.Cur = uint64(len(open) + 10)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Setrlimit(unix.RLIMIT_NOFILE, &was) }()
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	cfg := s.config(50, time.Minute)
+	cfg.Connections = 100
+	r, err := Run(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Valid || r.Generator.Unmade == 0 || !strings.Contains(strings.Join(r.Reason, " "), "ulimit") {
+		t.Errorf("valid %v, %d connections not made, %q; want it invalid for that", r.Valid, r.Generator.Unmade, r.Reason)
+	}
 }
 
 func TestARunIsBoundedInRequests(t *testing.T) {
@@ -211,6 +297,21 @@ func TestARunIsBoundedInRequests(t *testing.T) {
 	cfg.Pacer, cfg.Requests, cfg.Threads = nil, 1001, 2
 	if r := run(t, cfg); r.Requests.Due != 1001 || s.asked.Load() != 1001 {
 		t.Errorf("%d due and %d asked, want 1001", r.Requests.Due, s.asked.Load())
+	}
+	cfg.Requests, cfg.Threads = 1, 1 // over before the housekeeping came by
+	if r := run(t, cfg); r.Took <= 0 || r.Took > 60 || r.Requests.Rate <= 0 {
+		t.Errorf("%v/s in %v s of an hour, want the rate of the time that it took", r.Requests.Rate, r.Took)
+	}
+}
+
+func TestBeforeTheFirstSecondIsOverALineSaysNoFigures(t *testing.T) {
+	v := Live{At: 999 * time.Millisecond, Of: 8 * time.Second}
+	if got := v.Line(); got != "  1/8s" {
+		t.Errorf("%q: nothing is known yet", got)
+	}
+	v.Last.Codes, v.Last.Target = map[int]int64{200: 3}, 0.5
+	if got := v.Line(); !strings.Contains(got, "0/s of 0.5") || !strings.Contains(got, "200:3") {
+		t.Errorf("%q", got)
 	}
 }
 
@@ -252,6 +353,9 @@ func TestConfigsThatCannotBe(t *testing.T) {
 		"nothing to ask":                 func(c *Config) { c.NewAsker = nil },
 		"a network nobody has heard of":  func(c *Config) { c.Network = "ipx" },
 		"fewer in flight than threads":   func(c *Config) { c.Threads, c.Inflight = 3, 2 },
+		"more places than memory":        func(c *Config) { c.Connections, c.Pipeline = 60_000, 1024 },
+		"a socket without a path":        func(c *Config) { c.Network, c.Address = "unix", "" },
+		"a path that is too long":        func(c *Config) { c.Network, c.Address = "unix", "/"+strings.Repeat("a", pathMax) },
 		"connections beyond local ports": func(c *Config) { c.Connections = 70_000 },
 	} {
 		cfg := good

@@ -2,6 +2,7 @@ package loadgen
 
 import (
 	"bytes"
+	"cmp"
 	"time"
 )
 
@@ -42,10 +43,12 @@ type tally struct {
 	failed                        [failures]failureTally
 
 	due, sent, answered, late int64
-	cut                       int64 // in flight when the run was interrupted
+	cut                       int64 // due, and neither answered nor failed when the run was interrupted
 	warm                      int64 // before the measured time, and in no other count
 	bodyBytes                 int64
 	opened, reopened          int64 // connections
+	unmade                    int64 // connections that this machine had no room for
+	unmadeWhy                 string
 
 	window window
 }
@@ -175,6 +178,7 @@ func (t *tally) merge(o *tally) {
 	t.due, t.sent, t.answered = t.due+o.due, t.sent+o.sent, t.answered+o.answered
 	t.late, t.cut, t.warm, t.bodyBytes = t.late+o.late, t.cut+o.cut, t.warm+o.warm, t.bodyBytes+o.bodyBytes
 	t.opened, t.reopened = t.opened+o.opened, t.reopened+o.reopened
+	t.unmade, t.unmadeWhy = t.unmade+o.unmade, cmp.Or(t.unmadeWhy, o.unmadeWhy)
 }
 
 // clip makes text that a stranger wrote safe to show and short.

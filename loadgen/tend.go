@@ -60,6 +60,7 @@ func (l *loop) dial(c *conn) {
 		c.since = l.now + int64(tickEvery)
 		return
 	case err != nil:
+		l.blame(err)
 		l.fail(NotConnected, err.Error)
 		c.since = l.now + int64(backoff)
 		return
@@ -68,9 +69,21 @@ func (l *loop) dial(c *conn) {
 	l.dialed++
 }
 
+// blame notes a connection that this machine could not make, which is not the
+// server's doing.
+func (l *loop) blame(err error) {
+	for _, own := range []error{unix.EMFILE, unix.ENFILE, unix.EADDRNOTAVAIL, unix.ENOBUFS, unix.ENOMEM} {
+		if errors.Is(err, own) {
+			l.unmade++
+			l.unmadeWhy = clip(err.Error())
+		}
+	}
+}
+
 // settle finishes a connection that epoll has news of.
 func (l *loop) settle(c *conn) {
 	if err := connected(c.fd); err != nil {
+		l.blame(err)
 		l.drop(c, NotConnected, err.Error())
 		return
 	}

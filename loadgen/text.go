@@ -12,14 +12,13 @@ import (
 // WriteText writes a report for people.
 func (r *Report) WriteText(w io.Writer) {
 	s, q, g := &r.Setup, &r.Requests, &r.Generator
-	rate := "as fast as connections allow"
-	if s.Rate > 0 {
-		rate = commas(int64(s.Rate)) + "/s"
-	}
 	fmt.Fprintf(w, "%s for %gs, %s (%s), %s connections x %d, %d threads\n",
-		s.Target, s.DurationS, rate, s.Profile, commas(int64(s.Connections)), s.Pipeline, s.Threads)
+		s.Target, s.DurationS, s.pace(), s.Profile, commas(int64(s.Connections)), s.Pipeline, s.Threads)
 	if s.Workload != "" {
 		fmt.Fprintf(w, "%s\n", s.Workload)
+	}
+	if r.Interrupted {
+		fmt.Fprintf(w, "interrupted after %.3gs: what follows is of what was done by then\n", r.Took)
 	}
 	fmt.Fprintf(w, "\nrequests   %s due, %s answered (%s/s), %s failed, %s late", commas(q.Due), commas(q.Answered),
 		commas(int64(q.Rate+0.5)), commas(q.Failed), commas(q.Late))
@@ -72,22 +71,61 @@ func writeSplits(w io.Writer, what string, splits []Split) {
 	}
 }
 
+// pace is what was meant to be sent, in words.
+func (s *Setup) pace() string {
+	switch s.Profile {
+	case closedLoop:
+		return "as fast as connections allow"
+	case "ramp", "step":
+		return "from " + rateText(s.Rate) + "/s"
+	}
+	return rateText(s.Rate) + "/s"
+}
+
+// rateText is a rate, of which the fraction is worth showing if it is small.
+func rateText(v float64) string {
+	if v < 10 {
+		return fmt.Sprintf("%.3g", v)
+	}
+	return commas(int64(v + 0.5))
+}
+
+// apart finds the first percentile at which response and service time differ,
+// by how much, and how much of it the generator may have added; "" is nowhere.
+func (r *Report) apart() (at string, gap, lag float64) {
+	a, b, own := &r.Response, &r.Service, &r.Generator.Lag
+	for _, p := range []struct {
+		name           string
+		response, serv float64
+		lag            float64
+	}{{"p99", a.P99, b.P99, own.P99}, {"p99.9", a.P999, b.P999, own.P999}, {"the longest", a.Max, b.Max, own.Max}} {
+		if p.response-p.serv > 0.1*p.serv {
+			return p.name, p.response - p.serv, p.lag
+		}
+	}
+	return "", 0, 0
+}
+
 // gap explains in one line why response and service time differ.
 func (r *Report) gap() string {
-	q, gap := &r.Requests, r.Response.P99-r.Service.P99
+	const both = "Response runs from when a request was due, service from when it was sent: "
+	q := &r.Requests
+	at, gap, lag := r.apart()
+	lost := q.Failed + q.Cut
 	switch {
-	case r.Setup.Rate == 0:
+	case r.Setup.Profile == closedLoop:
 		return "A closed loop: a request is sent when the one before it is answered, so a slow server is asked less. " +
 			"This measures capacity, not what users of a fixed rate would wait."
-	case 2*r.Generator.Lag.P99 > gap && gap > 0.1*r.Service.P99:
-		return fmt.Sprintf("Response runs from when a request was due, service from when it was sent: at p99 they are %s apart, "+
-			"because the generator itself sent late.", usText(gap))
-	case q.Late > 0 && gap > 0.1*r.Service.P99:
-		return fmt.Sprintf("Response runs from when a request was due, service from when it was sent: at p99 they are %s apart, "+
-			"because %s requests (%.1f %%) were due while all %s that may be in flight were.",
-			usText(gap), commas(q.Late), share(float64(q.Late), float64(q.Due)), commas(int64(r.Setup.Inflight)))
+	case at == "":
+		return both + "they agree, so nobody was kept from sending."
+	case q.Late > 0 && 2*q.Late >= lost && 2*lag <= gap:
+		return fmt.Sprintf(both+"at %s they are %s apart, because %s requests (%.3g %%) were due while all %s that may be in flight were.",
+			at, usText(gap), commas(q.Late), share(float64(q.Late), float64(q.Due)), commas(int64(r.Setup.Inflight)))
+	case lost > 0 && 2*lag <= gap:
+		return fmt.Sprintf(both+"at %s they are %s apart, because %s requests (%.3g %%) that were not answered are charged their wait, and have no service time.",
+			at, usText(gap), commas(lost), share(float64(lost), float64(q.Due)))
 	}
-	return "Response runs from when a request was due, service from when it was sent: they agree, so nobody was kept from sending."
+	return fmt.Sprintf(both+"at %s they are %s apart, because the generator itself sent late.", at, usText(gap))
 }
 
 func (r *Report) writeVerdict(w io.Writer) {
@@ -113,9 +151,13 @@ func (v Live) Line() string {
 	}
 	l := &v.Last
 	b := &strings.Builder{}
-	fmt.Fprintf(b, "%3.0f/%.0fs  %s/s", min(v.At, v.Of).Seconds(), v.Of.Seconds(), commas(l.Answered))
+	fmt.Fprintf(b, "%3.0f/%.0fs", min(v.At, v.Of).Seconds(), v.Of.Seconds())
+	if l.Codes == nil {
+		return b.String() // not one second is over
+	}
+	fmt.Fprintf(b, "  %s/s", commas(l.Answered))
 	if l.Target > 0 {
-		fmt.Fprintf(b, " of %s", commas(int64(l.Target)))
+		fmt.Fprintf(b, " of %s", rateText(l.Target))
 	}
 	fmt.Fprintf(b, "  in flight %s  p50 %s p99 %s max %s ", commas(v.Inflight), usText(l.P50), usText(l.P99), usText(l.Max))
 	for _, status := range sortedCodes(l.Codes) {
