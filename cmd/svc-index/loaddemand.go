@@ -150,8 +150,7 @@ func (o *loadOptions) withWrites(mix loadgen.Mix, weights map[string]float64) (l
 
 	// A write is newer than whatever an earlier run has written, and than the
 	// one before it in this run.
-	base := time.Now().UnixMicro()
-	put.Body = nameBody(cids, func(n int64) int64 { return base + n })
+	put.Body = nameBody(cids, func(n int64) int64 { return o.writesAt + n })
 	if o.writes > 0 {
 		sum := weights["resolve"] + weights["providers"] + weights["manifests"]
 		for i := range mix.Endpoints {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/url"
 	"strconv"
 	"strings"
@@ -65,6 +66,7 @@ type loadOptions struct {
 	jsonFile, hdrFile, htmlFile string
 
 	objective loadgen.Objective
+	writesAt  int64 // sequence numbers of a run's writes begin here; set before each
 	stdout    io.Writer
 	stderr    io.Writer
 }
@@ -128,6 +130,9 @@ func (o *loadOptions) demandFlags(cmd *cobra.Command) {
 
 // do does what the flags say.
 func (o *loadOptions) do(ctx context.Context) error {
+	if err := o.sensible(); err != nil {
+		return err
+	}
 	if o.offline {
 		if o.rate != "" || o.findMax {
 			return usagef("--offline only prepares: start the server, then run again without it")
@@ -139,6 +144,9 @@ func (o *loadOptions) do(ctx context.Context) error {
 	}
 	if err := o.objectives(); err != nil {
 		return err
+	}
+	if err := o.cfg.Check(); err != nil {
+		return usagef("%w; see svc-index loadgen --help", err)
 	}
 	mix, fill, err := o.demand()
 	if err != nil {
@@ -163,6 +171,31 @@ func (o *loadOptions) do(ctx context.Context) error {
 	return o.once(ctx)
 }
 
+// sensible refuses, before anything is asked, what would end in nothing. A flag
+// that is zero is not one that was left out.
+func (o *loadOptions) sensible() error {
+	c := &o.cfg
+	for flag, n := range map[string]int64{"connections": int64(c.Connections), "threads": int64(c.Threads), "pipeline": int64(c.Pipeline),
+		"max-requests": c.Requests, "timeout": int64(c.Timeout)} {
+		if n <= 0 {
+			return usagef("--%s has to be above 0", flag)
+		}
+	}
+	if o.prepare < 0 {
+		return usagef("--prepare takes 1 to %s keys, not %d", commas(loadMax), o.prepare)
+	}
+	c.Drain = cmp.Or(c.Drain, 1)
+	for flag, file := range map[string]string{"json": o.jsonFile, "hdr": o.hdrFile, "html": o.htmlFile} {
+		if file == "" || flag == "json" && file == "-" {
+			continue
+		}
+		if err := writable(file); err != nil {
+			return usagef("--%s: %w", flag, err)
+		}
+	}
+	return nil
+}
+
 // address finds out where to connect.
 func (o *loadOptions) address() error {
 	network, addr, err := dialAddress(o.url())
@@ -180,12 +213,10 @@ func dialAddress(server string) (network, addr string, err error) {
 	}
 	u, err := url.Parse(server)
 	switch {
-	case err != nil:
-		return "", "", err
-	case u.Scheme != "http" || u.Host == "" || strings.Trim(u.Path, "/") != "":
+	case err != nil || u.Scheme != "http" || u.Host == "" || strings.Trim(u.Path, "/") != "":
 		return "", "", fmt.Errorf("%q: it must be http://HOST:PORT or unix:/PATH", server)
 	case u.Port() == "":
-		return "tcp", u.Hostname() + ":80", nil
+		return "tcp", net.JoinHostPort(u.Hostname(), "80"), nil
 	}
 	return "tcp", u.Host, nil
 }
@@ -197,8 +228,8 @@ func (o *loadOptions) objectives() (err error) {
 	if o.objective, err = loadgen.ParseObjective(o.slo); err != nil {
 		return usagef("--slo: %w", err)
 	}
-	if o.findMax && len(o.objective) == 0 {
-		return usagef("--find-max needs an objective: give --slo a clause")
+	if o.slo != "" && len(o.objective) == 0 {
+		return usagef("--slo %q has no clause, such as p99<200ms", o.slo)
 	}
 	return nil
 }

@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -124,6 +126,10 @@ func TestLoadgenCommandLinesThatMakeNoSense(t *testing.T) {
 		"--rate 5 --mix resolve=0", "--rate 5 --absent 2", "--rate 5 --dist normal", "--rate 5 --keys 0", "--rate 5 --keys /no/such",
 		"--rate 5 --server https://h:1", "--rate 5 --server http://h:1/path", "--find-max --profile ramp --rate 1..2",
 		"--find-max --slo ,", "--rate 5 --prepare 5 --offline", "--offline", "--rate 5 --writes 0.5 --keys " + keys, "--rate 5 --mix providers --keys " + keys, "--rate 5 --nonsense",
+		"--rate 5 --connections -5", "--rate 5 --connections 0", "--rate 5 --threads 0", "--rate 5 --pipeline -1", "--rate 5 --pipeline 2000", "--rate 5 --inflight -1",
+		"--rate 5 --churn -1", "--rate 5 --drain -1s", "--rate 5 --timeout 0s", "--rate 5 --max-requests -5", "--rate 5 --duration 0s", "--rate 5 --duration 25h",
+		"--rate nan", "--rate inf", "--prepare -5", "--prepare 5 --connections 0", "--rate 5 --slo ,", "--rate 5 --server 127.0.0.1:8080",
+		"--rate 5 --html /no/such/page.html", "--rate 5 --hdr " + filepath.Dir(keys), "--rate 5 --json /no/such/x.json", "--rate 5 --html -",
 	} {
 		cmd := loadgenCmd()
 		cmd.SilenceErrors, cmd.SilenceUsage = true, true
@@ -154,5 +160,147 @@ func TestPaces(t *testing.T) {
 	got, err := parsePace("step", "1,2", 10*time.Second)
 	if s, ok := got.(loadgen.Steps); err != nil || !ok || len(s.Rates) != 2 || s.Each != 5*time.Second {
 		t.Errorf("step: %v, %v", got, err)
+	}
+}
+
+func TestWhereALoadGoes(t *testing.T) {
+	for _, tt := range []struct{ why, url, network, addr string }{
+		{"a host and a port", "http://h:8080/", "tcp", "h:8080"},
+		{"no port is 80", "http://h", "tcp", "h:80"},
+		{"IPv6 keeps its brackets", "http://[::1]:8080", "tcp", "[::1]:8080"},
+		{"and gets them for its 80", "http://[::1]", "tcp", "[::1]:80"},
+		{"a path", "unix:/run/s", "unix", "/run/s"},
+		{"a path as a URL", "unix:///run/s", "unix", "/run/s"},
+	} {
+		if network, addr, err := dialAddress(tt.url); network != tt.network || addr != tt.addr || err != nil {
+			t.Errorf("%s: %s %s, %v; want %s %s", tt.why, network, addr, err, tt.network, tt.addr)
+		}
+	}
+	for _, bad := range []string{"https://h:1", "h:1", "127.0.0.1:1", "http://", "http://h:1/path", ""} {
+		if _, _, err := dialAddress(bad); err == nil || !strings.Contains(err.Error(), "it must be http://HOST:PORT or unix:/PATH") {
+			t.Errorf("%q: %v, want it to say what a server is", bad, err)
+		}
+	}
+}
+
+// A run whose writes are no newer than those of the one before it would measure
+// how quickly the server refuses them.
+func TestWritesOfEachRunAreNewer(t *testing.T) {
+	o := loadOptions{keys: "10", mix: "resolve=1", dist: "uniform", writes: 1}
+	o.token, o.cfg.Address = "t", "h:1"
+	mix, _, err := o.demand()
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := mix.Endpoints[len(mix.Endpoints)-1]
+	for _, at := range []int64{1000, 5000} {
+		o.writesAt = at
+		if body, want := string(put.Body(nil, 0, 7)), fmt.Sprintf(`"seq":%d}`, at+7); !strings.HasSuffix(body, want) {
+			t.Errorf("%s, want it to end in %s", body, want)
+		}
+	}
+	before := o.writesAt
+	if _, err := o.run(t.Context(), loadgen.Config{}); err == nil || o.writesAt <= before {
+		t.Errorf("%v; the next run begins at %d, want it after %d", err, o.writesAt, before)
+	}
+}
+
+func TestAReportThatCannotBeWrittenIsSaid(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip("no /dev/full here")
+	}
+	defer full.Close()
+	hdr := filepath.Join(t.TempDir(), "hdr")
+	o := loadOptions{stdout: full, htmlFile: "/dev/full", hdrFile: hdr}
+	r, err := loadgenReport(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = o.publish(r, r, r.WriteText)
+	if err == nil || strings.Count(err.Error(), "no space left") != 2 {
+		t.Errorf("%v, want both that were not written", err)
+	}
+	if info, err := os.Stat(hdr); err != nil || info.Size() == 0 {
+		t.Errorf("%v: what could be written was not", err)
+	}
+	o = loadOptions{stdout: io.Discard, jsonFile: filepath.Join(filepath.Dir(hdr), "-x")}
+	if err := o.publish(r, r, r.WriteText); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(o.jsonFile); err != nil || !bytes.Contains(b, []byte(loadgen.Schema)) {
+		t.Errorf("%q, %v: a name that begins with - is a name", b, err)
+	}
+}
+
+// loadgenReport is that of a short run.
+func loadgenReport(t *testing.T) (*loadgen.Report, error) {
+	h := openHouse(t, seams{})
+	mix := loadgen.Mix{Endpoints: []loadgen.Endpoint{{Name: "resolve", Weight: 1, Method: "GET", Path: "/resolve/", Keys: loadgen.Numbered{Prefix: loadNames, N: 5}}}, Dist: "uniform", Host: "h"}
+	asker, err := mix.Asker()
+	if err != nil {
+		return nil, err
+	}
+	network, addr, err := dialAddress(h.url)
+	if err != nil {
+		return nil, err
+	}
+	return loadgen.Run(t.Context(), loadgen.Config{Network: network, Address: addr, NewAsker: asker, Pacer: loadgen.Constant(50), Duration: 100 * time.Millisecond, Spin: -1})
+}
+
+func TestAnInterruptedSearchWritesItsCurve(t *testing.T) {
+	h := openHouse(t, seams{})
+	file := filepath.Join(t.TempDir(), "max.json")
+	var out, diag bytes.Buffer
+	ctx, cancel := context.WithCancel(t.Context())
+	cmd := loadgenCmd()
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true
+	cmd.SetOut(&out)
+	// The second line is that of the first try.
+	cmd.SetErr(writing(func(b []byte) (int, error) {
+		if diag.Write(b); bytes.Count(diag.Bytes(), []byte("\n")) == 2 {
+			cancel()
+		}
+		return len(b), nil
+	}))
+	cmd.SetArgs([]string{"--server", h.url, "--spin", "-1ns", "--find-max", "--rate", "50", "--duration", "200ms", "--slo", "p50<1h", "--json", file})
+	err := cmd.ExecuteContext(ctx)
+	if exitCode(err) != exitFailed || !strings.Contains(err.Error(), "interrupted") || out.Len() > 0 {
+		t.Errorf("%v, stdout %q; want only that it was interrupted", err, &out)
+	}
+	var m loadgen.Maximum
+	b, err := os.ReadFile(file)
+	if err == nil {
+		err = json.Unmarshal(b, &m)
+	}
+	if err != nil || len(m.Curve) != 1 || m.Valid || m.Rate != 0 {
+		t.Errorf("%+v, %v; want the one try before the interrupt", m, err)
+	}
+}
+
+type writing func([]byte) (int, error)
+
+func (f writing) Write(b []byte) (int, error) { return f(b) }
+
+// A line that is wider than the terminal stands on several of its own, all of
+// which the next one has to take away.
+func TestALiveLineTakesTheLastOneAway(t *testing.T) {
+	var b bytes.Buffer
+	s := shower{w: &b, live: true} // of 80 columns: it does not say
+	for _, tt := range []struct {
+		why, line, before string
+	}{
+		{"the first, as wide as the terminal", strings.Repeat("a", 80), "\r\x1b[K"},
+		{"after one row", strings.Repeat("b", 161), "\r\x1b[K"},
+		{"after three", "c", "\r\x1b[2A\x1b[J"},
+	} {
+		b.Reset()
+		if s.line(tt.line); b.String() != tt.before+tt.line {
+			t.Errorf("%s: %q, want %q before the line", tt.why, &b, tt.before)
+		}
+	}
+	b.Reset()
+	if s.end(); b.String() != "\r\x1b[K" {
+		t.Errorf("at the end: %q", &b)
 	}
 }

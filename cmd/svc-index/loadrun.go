@@ -38,17 +38,27 @@ func (o *loadOptions) once(ctx context.Context) error {
 	show := o.shower()
 	o.cfg.Live = func(v loadgen.Live) { show.line(v.Line()) }
 	o.roomToSleep()
-	r, err := loadgen.Run(ctx, o.cfg)
+	r, err := o.run(ctx, o.cfg)
 	show.end()
 	if err != nil {
-		return fmt.Errorf("%w; see svc-index loadgen --help", err)
+		return fmt.Errorf("%w; is a server there? start it with svc-index serve, or name another with --server", err)
 	}
-	o.describe(r)
 	held := o.objective.Judge(r)
 	if err := o.publish(r, r, r.WriteText); err != nil {
 		return err
 	}
 	return verdict(ctx, held, r.Valid, strings.Join(r.Reason, "; "))
+}
+
+// run does one run, whose writes are newer than those of the one before it:
+// what a server has already costs it less.
+func (o *loadOptions) run(ctx context.Context, cfg loadgen.Config) (*loadgen.Report, error) {
+	o.writesAt = time.Now().UnixMicro()
+	r, err := loadgen.Run(ctx, cfg)
+	if err == nil {
+		o.describe(r)
+	}
+	return r, err
 }
 
 // roomToSleep gives the runtime one processor more, by its own count, than the
@@ -82,13 +92,15 @@ func (o *loadOptions) search(ctx context.Context) error {
 	m, err := s.FindMax(ctx, func(ctx context.Context, rate float64, d time.Duration) (*loadgen.Report, error) {
 		cfg := o.cfg
 		cfg.Pacer, cfg.Duration = loadgen.Constant(rate), d
-		r, err := loadgen.Run(ctx, cfg)
-		if err == nil {
-			o.describe(r)
-		}
-		return r, err
+		return o.run(ctx, cfg)
 	})
-	if err != nil {
+	if err != nil && len(m.Curve) > 0 {
+		err = errors.Join(err, o.publish(m.Report, m, func(io.Writer) {}))
+	}
+	switch {
+	case ctx.Err() != nil:
+		return errors.New("interrupted: the curve is of what was tried by then, and no maximum was confirmed")
+	case err != nil:
 		return err
 	}
 	if err := o.publish(m.Report, m, m.WriteText); err != nil {
@@ -99,23 +111,22 @@ func (o *loadOptions) search(ctx context.Context) error {
 
 // publish writes the report to wherever it was asked for.
 func (o *loadOptions) publish(r *loadgen.Report, whole any, text func(io.Writer)) error {
-	if o.jsonFile != "-" {
-		text(o.stdout)
+	words := func(w io.Writer) error { text(w); return nil }
+	asJSON := func(w io.Writer) error {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		return e.Encode(whole)
 	}
-	if o.jsonFile != "" {
-		b, err := json.MarshalIndent(whole, "", "  ")
-		if err == nil {
-			err = deliver(append(b, '\n'), strings.TrimPrefix(o.jsonFile, "-"), o.stdout)
-		}
-		if err != nil {
-			return err
-		}
-	}
+	var errs []error // of one file; the others are written all the same
 	for _, out := range []struct {
-		file  string
-		write func(io.Writer) error
-	}{{o.hdrFile, r.WriteHDR}, {o.htmlFile, r.WriteHTML}} {
-		if out.file == "" {
+		wanted bool
+		file   string
+		write  func(io.Writer) error
+	}{
+		{o.jsonFile != "-", "", words}, {o.jsonFile == "-", "", asJSON}, {o.jsonFile != "-" && o.jsonFile != "", o.jsonFile, asJSON},
+		{o.hdrFile != "", o.hdrFile, r.WriteHDR}, {o.htmlFile != "", o.htmlFile, r.WriteHTML},
+	} {
+		if !out.wanted {
 			continue
 		}
 		var b bytes.Buffer
@@ -123,11 +134,9 @@ func (o *loadOptions) publish(r *loadgen.Report, whole any, text func(io.Writer)
 		if err == nil {
 			err = deliver(b.Bytes(), out.file, o.stdout)
 		}
-		if err != nil {
-			return err
-		}
+		errs = append(errs, err)
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // verdict is what a run ends with. An invalid one proves nothing, so that
@@ -149,6 +158,7 @@ func verdict(ctx context.Context, held, valid bool, why string) error {
 type shower struct {
 	w    io.Writer
 	live bool
+	rows int // that the line takes on the terminal
 	last time.Time
 }
 
@@ -159,7 +169,8 @@ func (o *loadOptions) shower() *shower {
 func (s *shower) line(text string) {
 	switch {
 	case s.live:
-		fmt.Fprint(s.w, "\r\x1b[K"+text)
+		fmt.Fprint(s.w, s.back()+text)
+		s.rows = (len(text)-1)/columnsOf(s.w) + 1
 	case time.Since(s.last) >= plainEvery-time.Second/2:
 		s.last = time.Now()
 		fmt.Fprintln(s.w, text)
@@ -168,6 +179,15 @@ func (s *shower) line(text string) {
 
 func (s *shower) end() {
 	if s.live {
-		fmt.Fprint(s.w, "\r\x1b[K")
+		fmt.Fprint(s.w, s.back())
+		s.rows = 0
 	}
+}
+
+// back takes the last line away, of which a narrow terminal has made several.
+func (s *shower) back() string {
+	if s.rows > 1 {
+		return fmt.Sprintf("\r\x1b[%dA\x1b[J", s.rows-1)
+	}
+	return "\r\x1b[K"
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -229,4 +230,24 @@ func deliver(b []byte, out string, stdout io.Writer) error {
 		err = os.Rename(f.Name(), out)
 	}
 	return err
+}
+
+// writable says what would keep deliver from writing a file, before the work is
+// done that it would be of.
+func writable(out string) error {
+	if out == "-" {
+		return errors.New("it needs a file")
+	}
+	fi, err := os.Stat(out)
+	switch {
+	case err == nil && fi.IsDir():
+		return fmt.Errorf("%s is a directory", out)
+	case err == nil && !fi.Mode().IsRegular():
+		return nil
+	}
+	f, err := os.CreateTemp(filepath.Dir(out), filepath.Base(out)+".tmp")
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
 }
