@@ -108,7 +108,7 @@ func (c *conn) admit(s *slot, h *head, r *request, now time.Time) *refusal {
 	j := &s.job
 	// Small answers to small questions cost nothing that the budget is for.
 	large := j.Ask == index.AskWrite || j.Ask == index.AskManifest || h.length > 0 || h.chunked
-	if max := c.tuning.BufferedBytes; large && max > 0 && srv.counts.BufferedBytes.Load() > max {
+	if large && c.overBudget() {
 		return errBuffered
 	}
 	if want := srv.opt.needs(r); want != 0 {

@@ -94,10 +94,23 @@ func (c *conn) ready() bool {
 		return false
 	}
 	if c.halfGone {
-		return len(c.half.buf) < unsentMax && time.Now().Before(c.half.until)
+		return !c.holdsEnough(len(c.half.buf)) && time.Now().Before(c.half.until)
 	}
-	c.paused = c.gc.OutboundBuffered() >= unsentMax
+	c.paused = c.holdsEnough(c.gc.OutboundBuffered())
 	return !c.paused
+}
+
+// holdsEnough reports whether a client that has left so many bytes unread is
+// answered nothing more for now: a little is enough while all together hold too
+// much, or many could each hold a little.
+func (c *conn) holdsEnough(unread int) bool {
+	return unread >= unsentMax || unread > 0 && c.overBudget()
+}
+
+// overBudget reports whether all clients together hold more than they may.
+func (c *conn) overBudget() bool {
+	most := c.tuning.BufferedBytes
+	return most > 0 && c.loop.server.counts.BufferedBytes.Load() > most
 }
 
 func (c *conn) input() []byte {

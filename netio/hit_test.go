@@ -22,6 +22,7 @@ import (
 type fakeConn struct {
 	gnet.Conn
 	in, out []byte
+	unsent  int
 	context any
 }
 
@@ -36,7 +37,7 @@ func (f *fakeConn) Discard(n int) (int, error) {
 func (f *fakeConn) Write(b []byte) (int, error) { f.out = append(f.out, b...); return len(b), nil }
 func (f *fakeConn) Context() any                { return f.context }
 func (f *fakeConn) InboundBuffered() int        { return len(f.in) }
-func (f *fakeConn) OutboundBuffered() int       { return 0 }
+func (f *fakeConn) OutboundBuffered() int       { return f.unsent }
 
 // fakeLoop runs nothing by itself: the test ticks.
 type fakeLoop struct {
