@@ -142,7 +142,7 @@ func (r *Report) firstRefusal(success func(status int) bool) error {
 		}
 	}
 	for _, e := range r.Errors {
-		return fmt.Errorf("%s: %s", e.Kind, e.Example)
+		return errors.New(e.Example)
 	}
 	return errors.New("no reason was seen")
 }

@@ -365,3 +365,14 @@ func TestConfigsThatCannotBe(t *testing.T) {
 		}
 	}
 }
+
+// The chart shows what was meant beside what was answered.
+func TestEachSecondSaysWhatWasMeantThen(t *testing.T) {
+	cfg := Config{Pacer: Ramp{From: 0, To: 1000, Over: 10 * time.Second}, Warmup: 3 * time.Second, Duration: 10 * time.Second}.withDefaults()
+	l := &loop{cfg: &cfg}
+	for second, want := range map[int64]float64{0: 50, 4: 450, 9: 950, 10: 0} {
+		if got := l.target(second); math.Abs(got-want) > 1e-6 {
+			t.Errorf("in second %d %v/s were meant, want %v", second, got, want)
+		}
+	}
+}

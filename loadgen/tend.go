@@ -172,10 +172,12 @@ func (l *loop) rotate(now int64) {
 	l.second = second
 }
 
-// target is the rate that was meant in the middle of a second.
+// target is the rate that was meant in the middle of a second: none when the
+// last answers come in, after the end.
 func (l *loop) target(second int64) float64 {
-	if l.cfg.Pacer == nil {
+	at := time.Duration(second) * time.Second
+	if l.cfg.Pacer == nil || at >= l.cfg.Duration {
 		return 0
 	}
-	return l.cfg.Pacer.Rate(time.Duration(second)*time.Second + time.Second/2)
+	return l.cfg.Pacer.Rate(l.cfg.Warmup + at + time.Second/2)
 }

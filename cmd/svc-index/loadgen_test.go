@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -275,6 +276,21 @@ func TestAnInterruptedSearchWritesItsCurve(t *testing.T) {
 	}
 	if err != nil || len(m.Curve) != 1 || m.Valid || m.Rate != 0 {
 		t.Errorf("%+v, %v; want the one try before the interrupt", m, err)
+	}
+}
+
+// timeout(1) interrupts its command, and then its whole group: what it gets is
+// still its report.
+func TestAnInterruptThatComesTwiceAtOnceIsOne(t *testing.T) {
+	cmd := loadgenCmd()
+	cmd.SetContext(t.Context())
+	ctx, stop := interruptible(cmd)
+	defer stop()
+	for range 2 { // the second would end the test, and all others
+		if err := syscall.Kill(os.Getpid(), syscall.SIGINT); err != nil {
+			t.Fatal(err)
+		}
+		<-ctx.Done()
 	}
 }
 

@@ -95,15 +95,16 @@ func (r *remote) tokens(life time.Duration) (func() (string, error), error) {
 	return m.token, nil
 }
 
-// interruptible returns a context that ends with the first interrupt; a second
-// one then kills, for those who are in a hurry.
+// interruptible returns a context that ends with the first interrupt; another,
+// a second later, then kills, for those who are in a hurry. One that follows at
+// once is no other: timeout(1) sends two.
 func interruptible(cmd *cobra.Command) (context.Context, context.CancelFunc) {
 	parent := cmd.Context()
 	if parent == nil {
 		parent = context.Background()
 	}
 	ctx, stop := signal.NotifyContext(parent, os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
+	context.AfterFunc(ctx, func() { time.AfterFunc(time.Second, stop) })
 	return ctx, stop
 }
 
