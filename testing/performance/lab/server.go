@@ -214,6 +214,9 @@ func UsageOf(pid int) (u Usage, err error) {
 			break
 		}
 	}
+	if u.Peak == 0 || u.Resident == 0 { // a zombie has neither
+		return u, fmt.Errorf("%s/status says nothing of memory: has the process ended?", dir)
+	}
 	open, err := os.ReadDir(dir + "/fd")
 	u.Files = len(open)
 	return u, err
@@ -221,9 +224,12 @@ func UsageOf(pid int) (u Usage, err error) {
 
 // Metrics are the server's, by name with labels.
 func (s *Server) Metrics() (map[string]float64, error) {
-	_, body, err := s.Get(s.Admin, "/metrics")
+	status, body, err := s.Get(s.Admin, "/metrics")
 	if err != nil {
 		return nil, err
+	}
+	if status != http.StatusOK {
+		return nil, fmt.Errorf("/metrics: %d %.200s", status, body)
 	}
 	all := map[string]float64{}
 	for line := range strings.Lines(string(body)) {
@@ -239,12 +245,13 @@ func (s *Server) Metrics() (map[string]float64, error) {
 	return all, nil
 }
 
-// Sum adds up a metric over its labels.
-func Sum(metrics map[string]float64, name string) (sum float64) {
+// Sum adds up a metric over its labels. A metric that is not there is no zero:
+// there says whether it is.
+func Sum(metrics map[string]float64, name string) (sum float64, there bool) {
 	for k, v := range metrics {
 		if k == name || strings.HasPrefix(k, name+"{") {
-			sum += v
+			sum, there = sum+v, true
 		}
 	}
-	return sum
+	return sum, there
 }

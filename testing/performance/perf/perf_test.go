@@ -153,10 +153,11 @@ func TestWhenP95IsBackInItsBand(t *testing.T) {
 		{"out for two seconds", []float64{9, 9, 1, 1, 1}, 2 * time.Second, true},
 		{"out again at the end, twice", []float64{9, 1, 1, 9, 9}, 0, false},
 		{"never back", []float64{9, 9, 9}, 0, false},
+		{"gone, and nothing is answered any more", []float64{9, 1, 0, 0, 0}, 0, false},
 	} {
 		var seconds []loadgen.Second
 		for i, v := range tt.p95 {
-			seconds = append(seconds, loadgen.Second{At: float64(i), P95: v})
+			seconds = append(seconds, loadgen.Second{At: float64(i), P95: v, Target: 10, Answered: int64(10 * min(v, 1))})
 		}
 		at, back := recovered(seconds, 5)
 		if back != tt.back || back && at != tt.at {
@@ -254,6 +255,8 @@ func TestABrokenPromiseIsNamed(t *testing.T) {
 		{"large", func(_ *loadgen.Report, u *lab.Usage) { u.Peak = 2 << 30 }, "memory"},
 		{"many descriptors", func(_ *loadgen.Report, u *lab.Usage) { u.Files = 6000 }, "descriptors"},
 		{"few hits", func(r *loadgen.Report, _ *lab.Usage) { r.Sources = r.Sources[1:] }, "hit ratio"},
+		{"a server that was gone", func(r *loadgen.Report, _ *lab.Usage) { r.Requests.Answered, r.Requests.Rate = 0, 0 }, "nothing was answered"},
+		{"busy while it was asked, which the start of the generator does not dilute", func(_ *loadgen.Report, u *lab.Usage) { u.At, u.CPU = u.At.Add(time.Second), 700*time.Millisecond }, "processor 70"},
 		{"a generator that was the limit", func(r *loadgen.Report, _ *lab.Usage) { r.Valid = false }, "INVALID"},
 	} {
 		r, u := good(), after
@@ -287,6 +290,64 @@ func TestAReportSaysWhatWasNotMeasured(t *testing.T) {
 		if !bytes.Contains(report, []byte(want)) {
 			t.Errorf("the report does not say %q:\n%s", want, report)
 		}
+	}
+}
+
+// What was found of one build is not shown as that of another, and what was
+// not read is not shown as zero.
+func TestAReportMixesNoTwoBuilds(t *testing.T) {
+	r := &rating{Version: "v1", Go: "go1", Host: lab.Host{Class: "big"}}
+	same := &result{Version: "v1", Go: "go1", Host: lab.Host{Class: "big"}}
+	if err := r.sameAs(same); err != nil {
+		t.Error(err)
+	}
+	for _, other := range []*result{{Version: "v2", Go: "go1", Host: same.Host}, {Version: "v1", Go: "go2", Host: same.Host}, {Version: "v1", Go: "go1"}} {
+		if r.sameAs(other) == nil {
+			t.Errorf("a hold of %+v was added to a rating of %+v", other, r)
+		}
+	}
+	b := &bench{results: t.TempDir()}
+	tail := &result{Schema: schema, Scenario: "dht-tail", Version: "v2", Commit: "c2", Scale: 0.2, Verdict: verdictHeld,
+		Server: map[string]float64{"dht_hops_p99": 4, "dht_lookups": 7, "hedge_win_rate": 0.5, "hedged": 2}}
+	across := &result{Schema: schema, Scenario: "inter-region", Version: "v1", Commit: "c1", Scale: 1, Verdict: verdictHeld,
+		Loads: []loadResult{{Load: "names", Valid: true, Figures: map[string]float64{"p95_us": 0, "rate_answered": 0}}}}
+	for _, r := range []*result{tail, across} {
+		r.Started = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+		if _, err := r.write(b.results); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rows := b.networkPromises("v1")
+	if rows[0].verdict() != "not measured" {
+		t.Errorf("%+v: nothing was answered", rows[0])
+	}
+	for i, want := range []string{1: "4, of 7 look-ups (dht-tail at 0.2 of its time, c2, another build)", 2: "0.50, of 2 hedged (dht-tail at 0.2 of its time, c2, another build)"} {
+		if rows[i].figure != want && want != "" {
+			t.Errorf("%q, want %q", rows[i].figure, want)
+		}
+	}
+}
+
+func TestAPromiseThatWasNotReadIsNotHeld(t *testing.T) {
+	h := rung{Valid: true, FilesMax: 100, Uncounted: []string{integrityMetric}}
+	r := &rating{Setup: setups()[0], Holds: []hold{{rung: h}}}
+	for _, p := range promises(r, &h) {
+		read := strings.HasPrefix(p.what, "absences") || strings.HasPrefix(p.what, "memory") || strings.HasPrefix(p.what, "descriptors") || strings.HasPrefix(p.what, "the generator")
+		if (p.verdict() == "held") != read {
+			t.Errorf("%s: %s, of a run without answers and without %s", p.what, p.verdict(), integrityMetric)
+		}
+	}
+	if n, there := errorsOf(map[string]float64{`http_requests_total{route="resolve",method="GET",status="ok"}`: 3}); n != 0 || !there {
+		t.Errorf("%v errors, counted: %v; want none, and counted", n, there)
+	}
+	if _, there := errorsOf(map[string]float64{"up": 1}); there {
+		t.Error("errors are counted by a metric that is not there")
+	}
+	if n, there := lab.Sum(map[string]float64{`a{b="c"}`: 1, "a": 2, "ab": 4}, "a"); n != 3 || !there {
+		t.Errorf("%v, %v", n, there)
+	}
+	if _, there := lab.Sum(nil, "a"); there {
+		t.Error("a metric that is not there is there")
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 )
 
 // writeReport writes docs/slo-report.md from what was measured. It exits with
-// the worst verdict.
+// the worst verdict of the profiles.
 func (b *bench) writeReport(context.Context) (exit int, err error) {
 	var text strings.Builder
 	w := &text
@@ -57,7 +57,7 @@ func (b *bench) profileReport(w io.Writer, r *rating) (broken bool) {
 	h := bestOf(r.Mixed, r.Rated)
 	switch held := heldBest(r.Holds); {
 	case held == nil:
-		fmt.Fprintf(w, "Rated load: %s answers a second, in runs of %v; **it has not been held yet** (`make slo-report`).\n\n", thousands(r.Rated), rungFor)
+		fmt.Fprintf(w, "Rated load: %s answers a second, in runs of %.3g s; **it has not been held yet** (`make slo-report`).\n\n", thousands(r.Rated), runsOf(h))
 	case held.Held:
 		fmt.Fprintf(w, "**Rated load: %s answers a second, %s of them hits and %s misses: all promises held for %v.**\n\n", thousands(held.Answered), thousands(held.HitsPerS), thousands(held.MissPerS), held.For)
 		h = &held.rung
@@ -71,7 +71,7 @@ func (b *bench) profileReport(w io.Writer, r *rating) (broken bool) {
 	}
 	rows := promises(r, h)
 	if r.Setup.Profile != "micronode" {
-		rows = append(rows, b.networkPromises()...)
+		rows = append(rows, b.networkPromises(r.Version)...)
 	}
 	fmt.Fprintf(w, "| promise, at the rated load | figure | verdict |\n|---|---|---|\n")
 	for _, p := range rows {
@@ -83,17 +83,28 @@ func (b *bench) profileReport(w io.Writer, r *rating) (broken bool) {
 	return broken
 }
 
+func runsOf(h *rung) float64 {
+	if h == nil {
+		return 0
+	}
+	return h.Seconds
+}
+
+// promises are the rows of a rate. What was read from no answer, or from a
+// metric that is not there, was not measured.
 func promises(r *rating, h *rung) []promise {
+	some := h.Answered > 0
+	counted := func(metric string) bool { return len(r.Holds) > 0 && !slices.Contains(h.Uncounted, metric) }
 	return []promise{
-		{fmt.Sprintf("p95 of resolve < %v", r.Setup.P95), fmt.Sprintf("%s (p50 %s, p99 %s; %d seconds whose own p95 was over)", micro(h.P95), micro(h.P50), micro(h.P99), h.SecondsOver), h.P95 < float64(r.Setup.P95.Microseconds()), true},
-		{"5xx other than 503 < 0.1 %", fmt.Sprintf("%.4f %%", 100*h.Error), h.Error < errorMax, true},
-		{"429 and 503 < 1 %", fmt.Sprintf("%.4f %%", 100*h.Shed), h.Shed < shedMax, true},
-		{"cache hit ratio > 0.80", fmt.Sprintf("%.3f", h.Hit), h.Hit > hitMin, true},
-		{"integrity failures 0", fmt.Sprintf("%.0f", h.IntegrityFailures), h.IntegrityFailures == 0, len(r.Holds) > 0},
-		{"absences served after a write 0", fmt.Sprintf("%.0f", h.NegativesServed), h.NegativesServed == 0, len(r.Holds) > 0},
+		{fmt.Sprintf("p95 of resolve < %v", r.Setup.P95), fmt.Sprintf("%s (p50 %s, p99 %s; %d seconds whose own p95 was over)", micro(h.P95), micro(h.P50), micro(h.P99), h.SecondsOver), h.P95 < float64(r.Setup.P95.Microseconds()), some},
+		{"5xx other than 503 < 0.1 %", fmt.Sprintf("%.4f %%", 100*h.Error), h.Error < errorMax, some},
+		{"429 and 503 < 1 %", fmt.Sprintf("%.4f %%", 100*h.Shed), h.Shed < shedMax, some},
+		{"cache hit ratio > 0.80", fmt.Sprintf("%.3f", h.Hit), h.Hit > hitMin, some},
+		{"integrity failures 0", fmt.Sprintf("%.0f", h.IntegrityFailures), h.IntegrityFailures == 0, counted(integrityMetric)},
+		{"absences served after a write 0", fmt.Sprintf("%.0f", h.NegativesServed), h.NegativesServed == 0, counted(negativesMetric)},
 		{"memory < 1.5 GiB", fmt.Sprintf("%.0f MiB at most", h.MemoryMiB), h.MemoryMiB < memoryMax, true},
 		{"descriptors < 30 % of the limit", fmt.Sprintf("%d of %d", h.Files, h.FilesMax), float64(h.Files) < filesMax*float64(h.FilesMax), true},
-		{"processor < 60 %", fmt.Sprintf("%.1f %%, %.1f us a request", 100*h.CPU, h.ServerCPUUS), h.CPU < cpuMax, true},
+		{"processor < 60 %", fmt.Sprintf("%.1f %%, %.1f us a request", 100*h.CPU, h.ServerCPUUS), h.CPU < cpuMax, some},
 		{"the generator was not the limit", validity(h), h.Valid, true},
 	}
 }
@@ -117,25 +128,32 @@ func heldBest(holds []hold) (best *hold) {
 }
 
 // networkPromises are read from the latest results of the scenarios that need
-// a network.
-func (b *bench) networkPromises() []promise {
+// a network. Each says of which run, and whether that was of another build.
+func (b *bench) networkPromises(version string) []promise {
 	across, tail := b.latest("inter-region"), b.latest("dht-tail")
+	of := func(r *result) string {
+		other := ""
+		if r.Version != version {
+			other = ", another build"
+		}
+		return fmt.Sprintf(" (%s%s, %s%s)", r.Scenario, r.scaled(), r.Commit, other)
+	}
 	rows := []promise{{what: "p95 of resolve across regions < 200 ms", figure: notRun(across)},
 		{what: "DHT p99 <= 5 hops", figure: notRun(tail)}, {what: "hedge win rate > 0.2", figure: notRun(tail)}}
 	if across != nil && across.Verdict != verdictNotRun {
 		for _, l := range across.Loads {
 			if l.Load == "names" {
 				v := l.Figures["p95_us"]
-				rows[0] = promise{rows[0].what, micro(v) + " (inter-region, " + across.Commit + ")", v < 200_000, l.Valid}
+				rows[0] = promise{rows[0].what, micro(v) + of(across), v < 200_000, l.Valid && l.Figures["rate_answered"] > 0}
 			}
 		}
 	}
 	if tail != nil && tail.Verdict != verdictNotRun {
 		if v, ok := tail.Server["dht_hops_p99"]; ok {
-			rows[1] = promise{rows[1].what, fmt.Sprintf("%.0f (dht-tail, %s)", v, tail.Commit), v <= 5, true}
+			rows[1] = promise{rows[1].what, fmt.Sprintf("%.0f, of %.0f look-ups%s", v, tail.Server["dht_lookups"], of(tail)), v <= 5, true}
 		}
 		if v, ok := tail.Server["hedge_win_rate"]; ok {
-			rows[2] = promise{rows[2].what, fmt.Sprintf("%.2f (dht-tail, %s)", v, tail.Commit), v > 0.2, true}
+			rows[2] = promise{rows[2].what, fmt.Sprintf("%.2f, of %.0f hedged%s", v, tail.Server["hedged"], of(tail)), v > 0.2, true}
 		}
 	}
 	return rows
@@ -225,6 +243,7 @@ func (b *bench) scenarioReport(w io.Writer) {
 	for _, file := range files {
 		s, err := readScenario(file)
 		if err != nil {
+			fmt.Fprintf(w, "| %s | it cannot be read: %v | not run | | |\n", strings.TrimSuffix(filepath.Base(file), ".toml"), err)
 			continue
 		}
 		r := b.latest(s.name)
@@ -241,9 +260,9 @@ func (b *bench) scenarioReport(w io.Writer) {
 		if r.Verdict == verdictNotRun {
 			broken = []string{"needs " + strings.Join(r.Missing, ", ") + ", not in this build"}
 		}
-		changed := ""
+		changed := r.scaled()
 		if r.Hash != s.hash {
-			changed = " (of an older version of the scenario)"
+			changed += " (of an older version of the scenario)"
 		}
 		fmt.Fprintf(w, "| %s | %s | %s%s | %s, %s | %s |\n", s.name, firstLine(s.Why), r.Verdict, changed, r.Started.UTC().Format(time.DateOnly), r.Commit,
 			strings.ReplaceAll(clip(strings.Join(broken, "; ")), "|", "\\|"))

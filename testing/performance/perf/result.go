@@ -40,6 +40,7 @@ type result struct {
 	Go       string    `json:"go"` // that built the server
 	Verdict  string    `json:"verdict"`
 	Missing  []string  `json:"missing,omitempty"` // what the build lacks
+	Scale    float64   `json:"scale"`             // of every duration; 1 is the whole
 
 	Loads  []loadResult       `json:"loads"`
 	Checks []checkResult      `json:"checks"`
@@ -107,6 +108,14 @@ func (r *result) conclude() {
 	}
 }
 
+// scaled says so of a run that was not of its whole length.
+func (r *result) scaled() string {
+	if r.Scale == 1 || r.Scale == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" at %g of its time", r.Scale)
+}
+
 func (r *result) write(dir string) (file string, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
@@ -120,7 +129,7 @@ func (r *result) write(dir string) (file string, err error) {
 }
 
 func (r *result) print(w io.Writer) {
-	fmt.Fprintf(w, "\n%s: %s (%s, %s)\n", r.Scenario, r.Verdict, r.Commit, r.Host.Class)
+	fmt.Fprintf(w, "\n%s: %s (%s, %s)\n", r.Scenario, r.Verdict+r.scaled(), r.Commit, r.Host.Class)
 	for _, m := range r.Missing {
 		fmt.Fprintf(w, "  needs %s, which is not in this build\n", m)
 	}

@@ -61,6 +61,7 @@ func (b *bench) run(ctx context.Context, s *scenario) (*result, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.Scale = b.scale
 	if r.Missing = missing(ctx, binary, s.Needs); len(r.Missing) > 0 {
 		r.Verdict = verdictNotRun
 		return r, nil
@@ -294,6 +295,9 @@ func (st *stay) judgeCodes(p *phase, l *load, r *loadgen.Report) {
 			strange = append(strange, fmt.Sprintf("%d times %s, the first: %s", e.Count, e.Kind, e.Example))
 		}
 	}
+	if r.Requests.Answered == 0 {
+		strange = append(strange, "nothing was answered")
+	}
 	st.found.check(p.Name, fmt.Sprintf("%s is answered only %v, each with its code", l.Name, may), len(strange) == 0, "%s",
 		orText(strings.Join(strange, "; "), fmt.Sprint(countsOf(r.Codes))))
 }
@@ -310,12 +314,13 @@ func orText(s, other string) string {
 func bandOf(p95 float64) float64 { return 1.5*p95 + 1000 }
 
 // recovered returns the first second from which on p95 stays in the band, but
-// for one second in twenty: a neighbour is not the server's doing.
+// for one second in twenty: a neighbour is not the server's doing. A second in
+// which something was due and nothing answered is out of any band.
 func recovered(seconds []loadgen.Second, band float64) (at time.Duration, ok bool) {
 	out := 0
 	for i := len(seconds) - 1; i >= 0; i-- {
 		switch s := &seconds[i]; {
-		case s.P95 > band:
+		case s.P95 > band, s.Answered == 0 && s.Target > 0:
 			out++
 		case out*20 <= len(seconds)-i:
 			at, ok = time.Duration(s.At*float64(time.Second)), true
@@ -350,13 +355,20 @@ func (st *stay) account(before lab.Usage) error {
 		"index_integrity_fail_total":              "integrity failures",
 		"index_negative_served_after_write_total": "absences served after a write",
 	} {
-		n := lab.Sum(m, name)
-		st.found.check("", "no "+what, n == 0, "%.0f", n)
+		n, there := lab.Sum(m, name)
+		st.found.check("", "no "+what, n == 0 && there, "%.0f%s", n, absentText(there))
 	}
-	if errs := errorsOf(m); !st.plan.Checks.ErrorsOK {
-		st.found.check("", "no 5xx but 503", errs == 0, "%.0f", errs)
+	if errs, there := errorsOf(m); !st.plan.Checks.ErrorsOK {
+		st.found.check("", "no 5xx but 503", errs == 0 && there, "%.0f%s", errs, absentText(there))
 	}
 	return nil
+}
+
+func absentText(there bool) string {
+	if there {
+		return ""
+	}
+	return ", but nobody counts them: the metric is not there"
 }
 
 // networkFigures are what is promised of the DHT, if there is one.
@@ -391,13 +403,17 @@ func bucketOf(m map[string]float64, name string, nth float64) float64 {
 	return min(best, math.MaxFloat64) // which JSON can say
 }
 
-func errorsOf(m map[string]float64) (n float64) {
+// errorsOf counts answered errors, if anybody does.
+func errorsOf(m map[string]float64) (n float64, there bool) {
 	for k, v := range m {
-		if strings.HasPrefix(k, "http_requests_total{") && strings.Contains(k, `status="error"`) {
-			n += v
+		if strings.HasPrefix(k, "http_requests_total{") {
+			there = true
+			if strings.Contains(k, `status="error"`) {
+				n += v
+			}
 		}
 	}
-	return n
+	return n, there
 }
 
 // A path delays what goes through it: so long there and back.

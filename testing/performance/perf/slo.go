@@ -24,6 +24,12 @@ const (
 	shedMax  = 0.01
 )
 
+// What counts, and must not.
+const (
+	integrityMetric = "index_integrity_fail_total"
+	negativesMetric = "index_negative_served_after_write_total"
+)
+
 // A setup is a profile and what it is asked.
 type setup struct {
 	Profile string
@@ -69,6 +75,7 @@ type rung struct {
 	SecondsOver        int // seconds whose own p95 was over the promise
 	IntegrityFailures  float64
 	NegativesServed    float64
+	Uncounted          []string // metrics of the two that the server has not got
 	GeneratorWorkUS    float64
 	ServerCPUUS        float64
 	HitsPerS, MissPerS float64
@@ -137,8 +144,12 @@ func (b *bench) measure(ctx context.Context, t target, rate float64, d time.Dura
 func rungOf(r *loadgen.Report, before, after lab.Usage, rate float64, p95 time.Duration, withHits bool) rung {
 	q := r.Requests
 	n := math.Max(float64(q.Due), 1)
+	wall := after.At.Sub(before.At).Seconds()
+	if q.Rate > 0 { // the run's own time: its start and its report take some, too, in which the server rests
+		wall = min(wall, float64(q.Answered)/q.Rate)
+	}
 	u := rung{Rate: rate, Answered: q.Rate, P50: r.Response.P50, P95: r.Response.P95, P99: r.Response.P99,
-		CPU:   (after.CPU - before.CPU).Seconds() / after.At.Sub(before.At).Seconds(),
+		CPU:   (after.CPU - before.CPU).Seconds() / wall,
 		Error: float64(q.Refused+q.Failed) / n, Shed: float64(q.Throttled) / n,
 		MemoryMiB: float64(after.Peak) / (1 << 20), Files: max(before.Files, after.Files) + r.Setup.Connections, FilesMax: after.FilesMax,
 		Seconds: r.Setup.DurationS, Valid: r.Valid, GeneratorWorkUS: r.Generator.WorkPerRequest}
@@ -170,6 +181,7 @@ func rungOf(r *loadgen.Report, before, after lab.Usage, rate float64, p95 time.D
 	breach(u.MemoryMiB >= memoryMax, "memory %.0f MiB", u.MemoryMiB)
 	breach(float64(u.Files) >= filesMax*float64(u.FilesMax), "descriptors %d of %d", u.Files, u.FilesMax)
 	breach(withHits && u.Hit <= hitMin, "hit ratio %.3f", u.Hit)
+	breach(q.Answered == 0, "nothing was answered")
 	breach(!u.Valid, "INVALID: %s", strings.Join(r.Reason, "; "))
 	u.Why, u.Held = strings.Join(why, "; "), len(why) == 0
 	return u
@@ -278,6 +290,9 @@ func (b *bench) rate(ctx context.Context, s setup) (err error) {
 		if r, err = b.readRating(s.Profile); err != nil {
 			return err
 		}
+		if err := r.sameAs(id); err != nil {
+			return fmt.Errorf("%s: %w", b.ratingFile(s.Profile), err)
+		}
 	}
 	st := &stay{b: b, plan: plan, found: id}
 	log, err := os.Create(filepath.Join(b.work, plan.name+".log"))
@@ -295,6 +310,16 @@ func (b *bench) rate(ctx context.Context, s setup) (err error) {
 		}
 	}
 	return b.rateServer(ctx, st.server, r)
+}
+
+// sameAs refuses to add to what was found of another build or machine: the
+// report would show the figures of one as those of the other.
+func (r *rating) sameAs(id *result) error {
+	if r.Version != id.Version || r.Go != id.Go || r.Host.Class != id.Host.Class {
+		return fmt.Errorf("it is of %s (%s) on %s, and this is %s (%s) on %s: find the rated load of this one first (-stage find)",
+			r.Version, r.Go, r.Host.Class, id.Version, id.Go, id.Host.Class)
+	}
+	return nil
 }
 
 func (b *bench) writeRating(r *rating) error {
@@ -441,8 +466,12 @@ func (b *bench) holdAt(ctx context.Context, t target, server *lab.Server, r *rat
 	if err != nil {
 		return false, err
 	}
-	u.IntegrityFailures = lab.Sum(m, "index_integrity_fail_total")
-	u.NegativesServed = lab.Sum(m, "index_negative_served_after_write_total")
+	for metric, figure := range map[string]*float64{integrityMetric: &u.IntegrityFailures, negativesMetric: &u.NegativesServed} {
+		there := false
+		if *figure, there = lab.Sum(m, metric); !there {
+			u.Uncounted = append(u.Uncounted, metric)
+		}
+	}
 	r.Holds = append(r.Holds, hold{u, b.hold})
 	fmt.Fprintf(os.Stderr, "held %.0f/s for %v: p50 %s  p95 %s  p99 %s  cpu %.0f %%  hit %.3f  %s\n", u.Rate, b.hold, micro(u.P50), micro(u.P95), micro(u.P99),
 		100*u.CPU, u.Hit, orText(u.Why, "all promises held"))
