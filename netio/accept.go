@@ -116,6 +116,9 @@ func (c *conn) admit(s *slot, h *head, r *request, now time.Time) *refusal {
 			return err
 		}
 	}
+	if j.Ask == index.AskWrite && h.seen&(fieldIfMatch|fieldIfNoneMatch) != 0 {
+		return errConditional // to write all the same is what it forbids (RFC 9110 13.1)
+	}
 	if j.Ask == index.AskWrite || j.Ask == index.AskTask {
 		if h.contentEncoding != nil && !fold(h.contentEncoding, "identity") {
 			switch {

@@ -68,6 +68,7 @@ const (
 	fieldExpect
 	fieldCorrID
 	fieldIfNoneMatch
+	fieldIfMatch
 	fieldContentRange
 )
 
@@ -281,6 +282,10 @@ func (h *head) take(name, value []byte) *refusal {
 			h.takeAccept(value)
 		} else if fold(name, "expect") {
 			return h.takeExpect(value)
+		}
+	case 8:
+		if fold(name, "if-match") {
+			h.seen |= fieldIfMatch
 		}
 	case 9:
 		if fold(name, "x-corr-id") {

@@ -40,6 +40,8 @@ var (
 		message: "the only content coding here is gzip"}
 	errCodingOff = &refusal{status: 415, code: "unsupported_type", reason: "compression.enabled", coding: "identity", reject: index.RejectBadRequest,
 		message: "this server takes no compressed bodies; send it as it is, without Content-Encoding"}
+	errConditional = &refusal{status: 501, code: "not_implemented", reject: index.RejectBadRequest,
+		message: "writes are not conditional here: leave out If-Match and If-None-Match; the seq of a name keeps it from being overwritten unseen"}
 	errSlow = &refusal{status: 408, code: "request_timeout", reason: "limits.request_timeout", reject: index.RejectTimeout, close: true,
 		message: "the request took too long to arrive"}
 	errDraining = &refusal{status: 503, code: "upstream_unready", reason: "draining", reject: index.RejectUpstreamUnready, close: true,

@@ -116,6 +116,23 @@ func TestConditional(t *testing.T) {
 	h.want(h.get("/resolve/name:none", "If-None-Match", "*"), 404, "not_found")
 }
 
+// A write that forbids itself unless something holds is not done without
+// looking whether it does.
+func TestConditionalWritesAreRefused(t *testing.T) {
+	h := openHouse(t, seams{})
+	cid := h.putManifest("m")
+	h.want(h.putName("name:a", cid, 1), 200, "")
+	for _, field := range []string{"If-None-Match", "If-Match"} {
+		h.want(h.do("PUT", "/names/name:a", `{"manifest_cid":"`+cidOf("other")+`","seq":2}`, field, "*"), 501, "not_implemented")
+		h.want(h.do("DELETE", "/names/name:a", "", field, `"x"`), 501, "not_implemented")
+		h.want(h.do("PUT", "/manifests", "other", field, "*"), 501, "not_implemented")
+	}
+	if a := h.want(h.get("/resolve/name:a"), 200, ""); a.field("seq") != "1" {
+		t.Errorf("it was written all the same: %v", a)
+	}
+	h.want(h.do("PUT", "/names/name:a", `{"manifest_cid":"`+cid+`","seq":2}`, "If-Unmodified-Since", "Sat, 28 Nov 2026 10:00:00 GMT"), 200, "") // no date is known: ignored
+}
+
 // JSON and CBOR are two entities of one resource.
 func TestFormatsHaveTagsOfTheirOwn(t *testing.T) {
 	h := openHouse(t, seams{})
