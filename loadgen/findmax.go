@@ -77,6 +77,9 @@ func (s *Search) FindMax(ctx context.Context, run func(ctx context.Context, rate
 	}
 	if err != nil {
 		f.found.Why = err.Error()
+		if ctx.Err() != nil {
+			f.found.Why = "interrupted"
+		}
 		return f.found, err
 	}
 	f.conclude(good)

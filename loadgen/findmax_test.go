@@ -119,7 +119,7 @@ func TestAnInterruptedSearchKeepsItsCurve(t *testing.T) {
 		}
 		return steady(t.Context(), rate, d)
 	})
-	if !errors.Is(err, context.Canceled) || m == nil || len(m.Curve) != 2 || m.Valid || m.Rate != 0 {
+	if !errors.Is(err, context.Canceled) || m == nil || len(m.Curve) != 2 || m.Valid || m.Rate != 0 || m.Why != "interrupted" {
 		t.Errorf("%+v, %v; want the two tries before the interrupt", m, err)
 	}
 }

@@ -167,7 +167,7 @@ func (l *loop) drop(c *conn, why Failure, example string) {
 	c.mark++
 	c.state, c.since = down, l.now
 	if !served {
-		c.since += int64(backoff)
+		c.since = l.later()
 	}
 	l.unblock()
 	if served && !l.stop.Load() && l.due != never {

@@ -52,6 +52,7 @@ type loop struct {
 	blocked  bool  // a request is due and nothing is free
 	freed    int64 // when that was last over
 	dialed   int   // connections being made
+	retry    int64 // when the last that failed is tried again
 	ups      int
 	cursor   int // of the housekeeping
 	buf      []byte

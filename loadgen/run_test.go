@@ -376,3 +376,18 @@ func TestEachSecondSaysWhatWasMeantThen(t *testing.T) {
 		}
 	}
 }
+
+// A server that has no room for a connection is asked again, but thousands of
+// them at once would leave neither side time for anything else.
+func TestConnectionsThatFailAreTriedAgainInTheirTurn(t *testing.T) {
+	l := &loop{now: int64(time.Second)}
+	for i := range 5000 {
+		if wait, want := l.later()-l.now, int64(backoff)+int64(i)*int64(backoff)/dialing; wait != want {
+			t.Fatalf("the %dth waits %v, want %v", i, time.Duration(wait), time.Duration(want))
+		}
+	}
+	l.now += int64(time.Hour)
+	if wait := l.later() - l.now; wait != int64(backoff) {
+		t.Errorf("long after that one waits %v, want %v", time.Duration(wait), backoff)
+	}
+}

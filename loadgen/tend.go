@@ -62,11 +62,19 @@ func (l *loop) dial(c *conn) {
 	case err != nil:
 		l.blame(err)
 		l.fail(NotConnected, err.Error)
-		c.since = l.now + int64(backoff)
+		c.since = l.later()
 		return
 	}
 	c.state, c.since = connecting, l.now
 	l.dialed++
+}
+
+// later is when a connection that failed is tried again: after a pause, and no
+// more of them in one than a listen queue holds. Thousands that a server has no
+// room for would keep both sides busy with nothing else.
+func (l *loop) later() int64 {
+	l.retry = max(l.retry+int64(backoff)/dialing, l.now+int64(backoff))
+	return l.retry
 }
 
 // blame notes a connection that this machine could not make, which is not the
