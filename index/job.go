@@ -44,40 +44,44 @@ func (s Source) String() string { return sourceNames[s] }
 // must not look back. That is the whole of our synchronization, and the reason
 // Job has no mutex.
 type Job struct {
+	// What every look-up touches stands together and first, here and in
+	// Answer: jobs pass through by the thousand, and each line of memory that
+	// a hit does not need is one less to wait for.
+
 	// The question. Set before the first push, then only read.
-	Ask      Ask
-	Op       Op // AskWrite
-	Format   Format
-	Fresh    bool // skip the cache, treat stored rows as past their time
-	Key      Key
-	Hash     uint64     // Generations.Hash of Key
+	Ask    Ask
+	Op     Op // AskWrite
+	Format Format
+	Fresh  bool // skip the cache, treat stored rows as past their time
+	Gzip   bool // of Body
+	IsJSON bool // Content-Type was application/json
+
+	// Belong to whoever holds the job.
+	Hit     bool // the cache appended the answer to what Open lent
+	InOrder bool // every earlier job of the flight is answered, by this same worker
+	Result  Kind // OK until finished
+	Doubt   Kind // the strongest reason a room could not look; OK if all could
+
 	Noted    Generation // of Key, before anything was read for this asker
+	Hash     uint64     // Generations.Hash of Key
+	Home     Replier    // who takes the finished job
+	Tuning   *Tuning    // the configuration it began under; nil: the one in force
+	Entered  time.Time  // when it entered the queue it is in
+	Deadline time.Time  // when the client stops caring; nobody extends it
+	CorrID   []byte     // for log lines; belongs to the flight
+	Seq      uint64     // DeleteName: ?seq=, 0 when absent
 	Query    ProviderQuery
-	Began    time.Time // when the last byte of the request was here
-	Deadline time.Time // when the client stops caring; nobody extends it
-	CorrID   []byte    // for log lines; belongs to the flight
-	Home     Replier   // who takes the finished job
-	Who      string    // the capability that let it in; empty: it needed none
-	Tuning   *Tuning   // the configuration it began under; nil: the one in force
+	Key      Key
 
-	// The body of a write, as it came.
-	Body        []byte
-	Gzip        bool
-	IsJSON      bool   // Content-Type was application/json
-	Idempotency string // Idempotency-Key
+	Answer Answer    // belongs to whoever holds the job, as do these
+	Due    time.Time // when its slice ends
+	Stage  string    // the room that refused or doubted
+	Write  *Mutation // AskWrite: what the body said
+
+	Who         string // the capability that let it in; empty: it needed none
 	Text        string // provider id of a DeleteProvider; task id of an AskTask
-	Seq         uint64 // DeleteName: ?seq=, 0 when absent
-
-	// Belongs to whoever holds the job.
-	Answer  Answer
-	Write   *Mutation // AskWrite: what the body said
-	Result  Kind      // OK until finished
-	Doubt   Kind      // the strongest reason a room could not look; OK if all could
-	Stage   string    // the room that refused or doubted
-	Hit     bool      // the cache appended the answer to what Open lent
-	InOrder bool      // every earlier job of the flight is answered, by this same worker
-	Due     time.Time
-	Entered time.Time // when it entered the queue it is in
+	Body        []byte // of a write, as it came
+	Idempotency string // Idempotency-Key
 }
 
 // Finish ends the job and gives it home.
@@ -104,28 +108,29 @@ func (q *ProviderQuery) IsDefault() bool {
 
 // An Answer is what a place knew. It belongs to the job that carries it.
 type Answer struct {
+	Page     []byte        // rendered entity head and body; see netio
+	Age      time.Duration // since the place of origin gave it
+	From     Source
+	Negative bool // a proven absence, from the cache
+	Aging    bool // from the cache, and near its end: worth renewing
+	Stale    bool // past its time; the fresh source could not be asked
+	Partial  bool // some place could not be asked
+	Past     bool // it is past its time: the network has to be asked
+	Created  bool // a write: it was not there before
+
 	Name      NameRecord // AskResolve of a name
 	Hint      int        // AskResolve: live local provider rows, at most HintMax
 	Providers []Provider // AskProviders: the whole live set, sorted by id
 	Body      []byte     // AskManifest: the bytes
 	Doc       any        // a write or task: the document to encode
-	Page      []byte     // rendered entity head and body; see netio
 	Location  string     // a write: where what was written is found
-	Created   bool       // a write: it was not there before
 
-	From       Source
-	Age        time.Duration // since the place of origin gave it
 	Until      time.Time     // it must not be served past this; zero: no such bound
 	FreshUntil time.Time     // past this it is stale; zero: the cache's own time counts
 	Checked    int64         // AskProviders: unix seconds when the network last told of the set; 0: never
-	Past       bool          // it is past its time: the network has to be asked
-	Negative   bool          // a proven absence, from the cache
-	Aging      bool          // from the cache, and near its end: worth renewing
-	Stale      bool          // past its time; the fresh source could not be asked
-	Partial    bool          // some place could not be asked
 	Seq        uint64        // Conflict: the sequence that stands
-	RetryAfter time.Duration
-	Reason     string // a constant, for people
+	RetryAfter time.Duration // of a refusal
+	Reason     string        // a constant, for people
 }
 
 // A Flight is the requests of one connection that travel together: parsed in

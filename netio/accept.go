@@ -61,7 +61,7 @@ func (c *conn) accept(f *flight, h *head, now time.Time, last bool) (more bool) 
 		s.local = true
 		s.answerLocally(r.local)
 	} else {
-		s.job.Deadline = now.Add(timeout(&s.job))
+		s.job.Deadline = c.loop.due
 		c.loop.tally.inflight[s.route]++
 	}
 	// A manifest may be large: none shares a flight with another.
@@ -79,7 +79,7 @@ func (c *conn) describe(s *slot, h *head, r *request, now time.Time, last bool) 
 	j := &s.job
 	j.Key.CopyFrom(&r.key)
 	j.Ask, j.Op, j.Fresh, j.Query, j.Seq = r.ask, r.op, r.fresh, r.query, r.seq
-	j.Began, j.Home, j.Tuning = now, s, c.tuning
+	j.Home, j.Tuning = s, c.tuning
 	if len(r.region) > 0 {
 		j.Query.Region = string(r.region)
 	}

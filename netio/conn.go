@@ -172,6 +172,7 @@ func (c *conn) consume(in []byte) (n int) {
 	c.retune()
 	f := c.loop.newFlight(c)
 	now := c.loop.clock()
+	c.loop.due = now.Add(c.tuning.Budget)
 	for c.flight == nil && !c.ending && f.n < flightMax {
 		if c.body != noBody {
 			k, s := c.readBody(in[n:])
@@ -250,7 +251,6 @@ func (c *conn) launch(f *flight, s *slot, now time.Time) {
 		return
 	}
 	s.began = now
-	s.job.Began = now
 	s.job.Deadline = now.Add(timeout(&s.job))
 	c.loop.tally.inflight[s.route]++
 	if s.job.Ask != index.AskWrite && s.job.Ask != index.AskTask {

@@ -28,35 +28,37 @@ type flight struct {
 	out  []byte       // the answers that came in order; then all of them
 }
 
-// A slot is one request of a flight and its answer.
+// A slot is one request of a flight and its answer. What a hit touches stands
+// together and first, as in the job.
 type slot struct {
-	job    index.Job
 	flight *flight
 	server *Server
 
 	// Set on the event loop before take-off.
 	route       index.Route
 	method      index.Method
-	head        bool     // HEAD: no body
-	old         bool     // HTTP/1.0 that keeps the connection
-	close       bool     // the connection ends with this answer
-	local       bool     // answered on the loop
-	what        local    // which local answer, if it is one
-	verdict     *refusal // of a request that only waits for the end of its body
-	corr        [64]byte
-	corrLen     int
-	ifNoneMatch []byte
+	head        bool  // HEAD: no body
+	old         bool  // HTTP/1.0 that keeps the connection
+	close       bool  // the connection ends with this answer
+	local       bool  // answered on the loop
+	what        local // which local answer, if it is one
+	corrLen     uint8
 	limit       reading // of the limit nearest to its end
 	began       time.Time
+	ifNoneMatch []byte
 
 	// Belong to whoever holds the job.
-	out       []byte // the answer, if it could not go into flight.out
+	refused   bool // counts in rejected_total
+	rejected  index.Reject
+	uncounted bool
+	status    int
 	start     int    // where the answer begins in flight.out, if it is in order
 	mark      int    // where the page begins in what Open lent; 0: nothing lent
-	status    int
-	rejected  index.Reject
-	refused   bool // counts in rejected_total
-	uncounted bool
+	out       []byte // the answer, if it could not go into flight.out
+
+	corr    [64]byte
+	job     index.Job
+	verdict *refusal // of a request that only waits for the end of its body
 }
 
 var _ index.Replier = (*slot)(nil)
@@ -82,8 +84,8 @@ const keptMost = 16 << 20
 
 // What a flight and a slot are in bytes, as Go allocates them.
 const (
-	flightBytes = 256
-	slotBytes   = 1280
+	flightBytes = 144
+	slotBytes   = 1152
 )
 
 // release takes back a flight that is home. It keeps small buffers and nothing

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,6 +40,7 @@ type loop struct {
 	yielded   time.Time     // when the processor was last let go
 	landed    []*flight     // scratch of drain
 	asked     request       // scratch of accept
+	due       time.Time     // when the look-ups that are parsed now have to be answered
 	claim     index.Claim   // scratch of authorize
 	watched   []*conn       // looked at in every sweep
 	calmSeen  time.Time     // when all connections were looked at last
@@ -331,6 +331,14 @@ const (
 	ulidDigits = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 )
 
+// ulidNext is the digit that follows each; the first follows the last.
+var ulidNext = func() (t [256]byte) {
+	for i := range ulidDigits {
+		t[ulidDigits[i]] = ulidDigits[(i+1)%len(ulidDigits)]
+	}
+	return t
+}()
+
 func (c *corrIDs) init() {
 	var id ulid.ULID
 	_, _ = rand.Read(id[6:])
@@ -341,7 +349,7 @@ func (c *corrIDs) init() {
 // to echo, or a fresh one.
 func (c *corrIDs) give(s *slot, given []byte, now time.Time) {
 	if harmless(given) && len(given) <= len(s.corr) {
-		s.corrLen = copy(s.corr[:], given)
+		s.corrLen = uint8(copy(s.corr[:], given))
 		return
 	}
 	if ms := now.UnixMilli(); ms != c.ms {
@@ -351,16 +359,15 @@ func (c *corrIDs) give(s *slot, given []byte, now time.Time) {
 			ms >>= 5
 		}
 	}
-	s.corrLen = copy(s.corr[:], c.text[:])
+	s.corrLen = uint8(copy(s.corr[:], c.text[:]))
 	c.next() // after the copy, which would have to wait for the octet this writes
 }
 
 // next counts the random part up by one.
 func (c *corrIDs) next() {
 	for i := len(c.text) - 1; i >= ulidTime; i-- {
-		d := strings.IndexByte(ulidDigits, c.text[i]) + 1
-		c.text[i] = ulidDigits[d%len(ulidDigits)]
-		if d < len(ulidDigits) {
+		c.text[i] = ulidNext[c.text[i]]
+		if c.text[i] != ulidDigits[0] {
 			return
 		}
 	}

@@ -147,14 +147,16 @@ func pageControl(j *index.Job) string {
 	return "public, max-age=5"
 }
 
-// patch writes what differs between answers into a page.
+// patch writes what differs between answers into a page as Render left it: from
+// the cache, and less than a second old.
 func patch(page []byte, date *[dateLen]byte, from index.Source, age time.Duration) {
-	copy(page[atDate:], date[:])
-	copy(page[atSource:atSource+5], sourceText[from])
-	var room [20]byte
-	a := strconv.AppendInt(room[:0], seconds(age), 10)
-	copy(page[atAge:atAge+ageLen], "          ")
-	copy(page[atAge:atAge+ageLen], a)
+	*(*[dateLen]byte)(page[atDate:]) = *date
+	if from != index.FromCache {
+		copy(page[atSource:atSource+5], sourceText[from])
+	}
+	if age >= time.Second {
+		strconv.AppendInt(page[atAge:atAge:atAge+ageLen], seconds(age), 10)
+	}
 }
 
 // sourceText is the value of X-Index-Source, as wide as the widest.

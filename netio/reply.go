@@ -13,15 +13,14 @@ import (
 // appendHead appends the lines every answer begins with.
 func (s *slot) appendHead(b []byte, status int) []byte {
 	if status == 200 {
-		b = append(b, "HTTP/1.1 200 OK\r\n"...)
+		b = append(b, "HTTP/1.1 200 OK\r\nX-Corr-ID: "...)
 	} else {
 		b = append(b, "HTTP/1.1 "...)
 		b = strconv.AppendInt(b, int64(status), 10)
 		b = append(b, ' ')
 		b = append(b, statusText[status]...)
-		b = append(b, "\r\n"...)
+		b = append(b, "\r\nX-Corr-ID: "...)
 	}
-	b = append(b, "X-Corr-ID: "...)
 	b = append(b, s.corr[:s.corrLen]...)
 	b = append(b, "\r\n"...)
 	switch {

@@ -27,7 +27,7 @@ func (p *Pipeline) Absorb(m *index.Mutation) bool {
 	e := &errand{line: p, ours: true}
 	e.Job = index.Job{
 		Ask: index.AskWrite, Op: m.Op, Key: m.Key, Hash: p.cfg.Gens.Hash(&m.Key), Write: m, Tuning: p.cfg.Dial.Now(),
-		Began: now, Deadline: now.Add(r.row().Slice), Home: e,
+		Deadline: now.Add(r.row().Slice), Home: e,
 	}
 	e.at.Store(r)
 	return r.enter(&e.Job, now) || p.spill()

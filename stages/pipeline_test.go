@@ -191,7 +191,7 @@ func key(t *testing.T, s string) index.Key {
 func (b *bench) job(k index.Key, h home) *index.Job {
 	now := time.Now()
 	return &index.Job{
-		Ask: index.AskResolve, Key: k, Hash: b.gens.Hash(&k), Began: now, Deadline: now.Add(1200 * time.Millisecond),
+		Ask: index.AskResolve, Key: k, Hash: b.gens.Hash(&k), Deadline: now.Add(1200 * time.Millisecond),
 		Query: index.ProviderQuery{Limit: index.DefaultLimit}, Home: h,
 	}
 }

@@ -53,7 +53,7 @@ func (p *Pipeline) renew(j *index.Job) {
 	t, now := p.cfg.Dial.Now(), time.Now()
 	p.Lookup(&index.Job{
 		Ask: j.Ask, Format: j.Format, Key: j.Key, Hash: j.Hash, Query: index.ProviderQuery{Limit: index.DefaultLimit},
-		Began: now, Deadline: now.Add(t.Budget), Tuning: t, Home: (*renewal)(p),
+		Deadline: now.Add(t.Budget), Tuning: t, Home: (*renewal)(p),
 	})
 }
 

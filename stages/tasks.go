@@ -291,7 +291,7 @@ func (t *Tasks) ask(ask index.Ask, key index.Key, hash uint64) index.Kind {
 		h := homecoming{t.ctx, make(chan index.Kind, 1)}
 		now := time.Now()
 		t.lookup(&index.Job{
-			Ask: ask, Key: key, Hash: hash, Fresh: true, Began: now, Deadline: now.Add(5 * time.Second),
+			Ask: ask, Key: key, Hash: hash, Fresh: true, Deadline: now.Add(5 * time.Second),
 			Query: index.ProviderQuery{Limit: index.DefaultLimit}, Home: h,
 		})
 		k := <-h.done

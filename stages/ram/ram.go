@@ -121,7 +121,8 @@ func (c *Cache) GetStale(j *index.Job) error {
 }
 
 func (c *Cache) get(j *index.Job, stale bool) error {
-	r := read{cache: c, kept: c.kept.Load(), job: j, stale: stale, now: c.now(j, stale)}
+	var r read // field by field: a literal is made elsewhere first, and copied
+	r.cache, r.kept, r.job, r.stale, r.now = c, c.kept.Load(), j, stale, c.now(j, stale)
 	if h := r.kept.at(idOf(j.Hash, j.Ask, j.Format), c.clock.Now()); h != nil && r.answer(&h.entry) {
 		return nil
 	}
