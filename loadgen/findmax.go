@@ -159,7 +159,7 @@ func (f *finder) bracket(ctx context.Context) (good, bad float64, err error) {
 }
 
 func (f *finder) bisect(ctx context.Context, good, bad float64) (float64, error) {
-	for bad-good > precision*bad && bad > 1 {
+	for bad-good > max(precision*bad, 1) || good == 0 && bad > 1 { // whole rates: between neighbours there is none
 		rate := math.Round((good + bad) / 2)
 		held, err := f.try(ctx, rate, false)
 		if err != nil {

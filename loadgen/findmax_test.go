@@ -42,6 +42,7 @@ func TestFindMax(t *testing.T) {
 	}{
 		{"the server is the limit", 23_456, inf, 22_000, 23_456, true},
 		{"it is below the start", 300, inf, 280, 300, true},
+		{"it is two a second", 2, inf, 2, 2, true},
 		{"nothing holds", 0, inf, 0, 0, true},
 		{"the generator is the limit", inf, 10_000, 9_400, 10_000, false},
 		{"both, the server first", 9_000, 12_000, 8_500, 9_000, true},
