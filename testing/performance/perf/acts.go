@@ -164,7 +164,7 @@ func bombs(ctx context.Context, st *stay, p *phase, a act) error {
 
 // pace does something n times, spread over the phase.
 func (st *stay) pace(ctx context.Context, p *phase, a act, what, want string, do func(context.Context, int) string) {
-	every := time.Duration(float64(p.For)*st.b.scale) / time.Duration(a.N+1)
+	every := st.b.length(p) / time.Duration(a.N+1)
 	ends := all(ctx, a.N, func(ctx context.Context, i int) string {
 		select {
 		case <-ctx.Done():

@@ -75,7 +75,7 @@ func (b *bench) capture(ctx context.Context, s *scenario, phase string) (err err
 	defer func() { err = errors.Join(err, st.server.Stop()) }()
 	for i := range s.Phases[:at] {
 		if p := s.Phases[i]; p.Warm {
-			p.For = duration(float64(min(time.Duration(p.For), captureWarm)) / b.scale)
+			p.For = min(p.For, duration(captureWarm))
 			if err := st.phase(ctx, &p); err != nil {
 				return err
 			}

@@ -56,7 +56,7 @@ func main() {
 	flag.StringVar(&b.captures, "captures", "profiles/captures", "directory for profiles")
 	flag.IntVar(&b.server, "server-cpu", 0, "processor of the server; -1 all")
 	flag.IntVar(&b.client, "client-cpu", 1, "processor of the generator; -1 all")
-	flag.Float64Var(&b.scale, "scale", 1, "of every duration in a scenario: 0.2 to try one out")
+	flag.Float64Var(&b.scale, "scale", 1, "of every duration in a scenario but its warm-ups: 0.2 to try one out")
 	flag.DurationVar(&b.hold, "hold", 10*time.Minute, "slo-report: how long the rated load has to hold")
 	flag.StringVar(&b.report, "out", "docs/slo-report.md", "slo-report: the file to write")
 	flag.StringVar(&b.stage, "stage", "", "slo-report: only find the rated load, only hold it, only its halves (misses, hits, nginx), or only write what was found")

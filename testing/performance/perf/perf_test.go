@@ -230,6 +230,23 @@ func TestAPathDelaysBothWays(t *testing.T) {
 	}
 }
 
+func TestAScaledScenarioIsWarmAllTheSame(t *testing.T) {
+	for _, tt := range []struct {
+		why  string
+		b    bench
+		p    phase
+		want time.Duration
+	}{
+		{"a fifth of what is measured", bench{scale: 0.2}, phase{For: duration(10 * time.Second)}, 2 * time.Second},
+		{"all of what prepares", bench{scale: 0.2}, phase{For: duration(10 * time.Second), Warm: true}, 10 * time.Second},
+		{"twice both", bench{scale: 2}, phase{For: duration(10 * time.Second), Warm: true}, 20 * time.Second},
+	} {
+		if got := tt.b.length(&tt.p); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.why, got, tt.want)
+		}
+	}
+}
+
 // Each promise that is broken has to be named, and make the load not held.
 func TestABrokenPromiseIsNamed(t *testing.T) {
 	good := func() *loadgen.Report {
@@ -324,6 +341,37 @@ func TestAReportMixesNoTwoBuilds(t *testing.T) {
 	for i, want := range []string{1: "4, of 7 look-ups (dht-tail at 0.2 of its time, c2, another build)", 2: "0.50, of 2 hedged (dht-tail at 0.2 of its time, c2, another build)"} {
 		if rows[i].figure != want && want != "" {
 			t.Errorf("%q, want %q", rows[i].figure, want)
+		}
+	}
+}
+
+// A climb that ended where the generator did has not found what the server can
+// do, and a half that never held has a row all the same.
+func TestTheHalvesSayWhatEndedTheirClimb(t *testing.T) {
+	held, broke := rung{Rate: 8000, Held: true, Valid: true}, rung{Rate: 16000, Valid: true, Why: "processor 61.0 %"}
+	disturbed := rung{Rate: 16000, Why: invalidWord + ": sent late"}
+	both := rung{Rate: 16000, Why: "p95 90ms; " + invalidWord + ": sent late"}
+	for _, tt := range []struct {
+		why   string
+		rungs []rung
+		want  string
+	}{
+		{"the server was the limit", []rung{held, broke}, ""},
+		{"the generator was", []rung{held, disturbed, disturbed}, "at least "},
+		{"it was disturbed, and then it was the server", []rung{held, disturbed, broke}, ""},
+		{"both", []rung{held, both}, ""},
+		{"higher rates were the generator's, but the next is the server's", []rung{held, {Rate: 64000, Why: invalidWord}, broke}, ""},
+		{"nothing above was tried", []rung{held}, ""},
+	} {
+		if got := orMore(tt.rungs, 8000); got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.why, got, tt.want)
+		}
+	}
+	var b strings.Builder
+	halvesReport(&b, &rating{Hits: []rung{held, broke}, HitRate: 8000, Misses: []rung{broke}, Nginx: []rung{held, disturbed}, NginxMax: 8000})
+	for _, want := range []string{"| hits only | 8,000/s |", "| none: 16,000/s broke (processor 61.0 %)", "at least 8,000/s", "at most so much"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("it does not say %q:\n%s", want, &b)
 		}
 	}
 }

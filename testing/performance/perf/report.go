@@ -199,14 +199,39 @@ func halvesReport(w io.Writer, r *rating) {
 		rungs []rung
 		rate  float64
 	}{{"hits only", r.Hits, r.HitRate}, {"misses only (`fresh=true`, each read from the store)", r.Misses, r.MissRate}, {"nginx, a constant of the size of a hit", r.Nginx, r.NginxMax}} {
-		if u := bestOf(row.rungs, row.rate); u != nil {
-			fmt.Fprintf(w, "| %s | %s/s | %s | %s | %s | %.0f %% | %.1f |\n", row.name, thousands(u.Rate), micro(u.P50), micro(u.P95), micro(u.P99), 100*u.CPU, u.ServerCPUUS)
+		switch u := bestOf(row.rungs, row.rate); {
+		case u != nil:
+			fmt.Fprintf(w, "| %s | %s%s/s | %s | %s | %s | %.0f %% | %.1f |\n", row.name, orMore(row.rungs, row.rate), thousands(u.Rate),
+				micro(u.P50), micro(u.P95), micro(u.P99), 100*u.CPU, u.ServerCPUUS)
+		case len(row.rungs) > 0:
+			last := row.rungs[len(row.rungs)-1]
+			fmt.Fprintf(w, "| %s | none: %s/s broke (%s) | | | | | |\n", row.name, thousands(last.Rate), last.Why)
+		default:
+			fmt.Fprintf(w, "| %s | not measured | | | | | |\n", row.name)
 		}
 	}
 	if r.NginxMax > 0 {
 		fmt.Fprintf(w, "\nTo nginx in the same run, each at its highest rate within the same promises: hits %.2f, misses %s, the mixed demand %.2f.\n",
 			r.HitRate/r.NginxMax, missRatio(r), r.Rated/r.NginxMax)
+		if orMore(r.Nginx, r.NginxMax) != "" {
+			fmt.Fprintf(w, "The generator, not nginx, was the limit of nginx: these are at most so much.\n")
+		}
 	}
+}
+
+// orMore says so of a highest rate above which the generator was the limit, and
+// not who was asked.
+func orMore(rungs []rung, rate float64) string {
+	var next *rung
+	for i := range rungs {
+		if u := &rungs[i]; u.Rate > rate && (next == nil || u.Rate <= next.Rate) {
+			next = u
+		}
+	}
+	if next != nil && strings.HasPrefix(next.Why, invalidWord) {
+		return "at least "
+	}
+	return ""
 }
 
 // missRatio is that of misses, or the lowest rate that was tried and broke.

@@ -244,9 +244,17 @@ func (st *stay) way(p *phase) (addr string, leave func(), err error) {
 	return path.addr, path.close, nil
 }
 
+// length is how long the loads of a phase take. What prepares is not cut short:
+// a cache that is half warm would break what is promised of a warm one.
+func (b *bench) length(p *phase) time.Duration {
+	if p.Warm {
+		return time.Duration(float64(p.For) * max(b.scale, 1))
+	}
+	return time.Duration(float64(p.For) * b.scale)
+}
+
 func (st *stay) load(ctx context.Context, p *phase, l *load, addr string) error {
-	took := time.Duration(float64(p.For) * st.b.scale)
-	args := append(strings.Fields(l.Args), "--server", "http://"+addr, "--data", st.server.Dir, "--duration", took.String(), "--spin", "50us")
+	args := append(strings.Fields(l.Args), "--server", "http://"+addr, "--data", st.server.Dir, "--duration", st.b.length(p).String(), "--spin", "50us")
 	if l.SLO != "" {
 		args = append(args, "--slo", l.SLO)
 	}

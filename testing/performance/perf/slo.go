@@ -30,6 +30,10 @@ const (
 	negativesMetric = "index_negative_served_after_write_total"
 )
 
+// invalidWord begins why a rate did not hold for which the generator was to
+// blame, and nothing else.
+const invalidWord = "INVALID"
+
 // A setup is a profile and what it is asked.
 type setup struct {
 	Profile string
@@ -182,7 +186,7 @@ func rungOf(r *loadgen.Report, before, after lab.Usage, rate float64, p95 time.D
 	breach(float64(u.Files) >= filesMax*float64(u.FilesMax), "descriptors %d of %d", u.Files, u.FilesMax)
 	breach(withHits && u.Hit <= hitMin, "hit ratio %.3f", u.Hit)
 	breach(q.Answered == 0, "nothing was answered")
-	breach(!u.Valid, "INVALID: %s", strings.Join(r.Reason, "; "))
+	breach(!u.Valid, invalidWord+": %s", strings.Join(r.Reason, "; "))
 	u.Why, u.Held = strings.Join(why, "; "), len(why) == 0
 	return u
 }
