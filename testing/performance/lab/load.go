@@ -32,6 +32,9 @@ func Load(ctx context.Context, binary string, processor int, args ...string) (*l
 	if jsonErr := json.Unmarshal(out.Bytes(), r); jsonErr != nil {
 		return nil, fmt.Errorf("loadgen %v: %w: %s", args, err, bytes.TrimSpace(diag.Bytes()))
 	}
+	if r.Interrupted {
+		return nil, fmt.Errorf("loadgen %v: it was interrupted: its report is of a part", args)
+	}
 	if failed && exit.ExitCode() != 1 && exit.ExitCode() != exitInvalid {
 		return nil, fmt.Errorf("loadgen %v: %w: %s", args, err, bytes.TrimSpace(diag.Bytes()))
 	}

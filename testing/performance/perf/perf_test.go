@@ -376,6 +376,27 @@ func TestTheHalvesSayWhatEndedTheirClimb(t *testing.T) {
 	}
 }
 
+func TestAReportOfNothingIsNotWritten(t *testing.T) {
+	b := &bench{results: t.TempDir(), report: filepath.Join(t.TempDir(), "report.md")}
+	for why, change := range map[string]func(*bench){
+		"a profile nobody has": func(b *bench) { b.profile = "devv" },
+		"a stage nobody has":   func(b *bench) { b.stage = "keep" },
+		"a rating that cannot be read": func(b *bench) {
+			b.stage = "write"
+			if err := os.WriteFile(b.ratingFile("dev"), []byte("{"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		bad := *b
+		change(&bad)
+		exit, err := bad.sloReport(t.Context())
+		if _, statErr := os.Stat(b.report); exit == 0 || err == nil || statErr == nil {
+			t.Errorf("%s: exit %d, %v; a report was written: %v", why, exit, err, statErr == nil)
+		}
+	}
+}
+
 func TestAPromiseThatWasNotReadIsNotHeld(t *testing.T) {
 	h := rung{Valid: true, FilesMax: 100, Uncounted: []string{integrityMetric}}
 	r := &rating{Setup: setups()[0], Holds: []hold{{rung: h}}}

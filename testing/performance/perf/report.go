@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,7 +24,10 @@ func (b *bench) writeReport(context.Context) (exit int, err error) {
 		"another, so \"processor\" is the share of that one, and rates are those of one.\n")
 	for _, s := range setups() {
 		r, err := b.readRating(s.Profile)
-		if err != nil {
+		switch {
+		case err != nil && !errors.Is(err, fs.ErrNotExist):
+			return exitBroken, fmt.Errorf("%s: %w", b.ratingFile(s.Profile), err)
+		case err != nil:
 			fmt.Fprintf(w, "\n## Profile %s\n\nNot measured yet: `make slo-report PROFILE=%s`.\n", s.Profile, s.Profile)
 			continue
 		}

@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -245,6 +246,13 @@ func (b *bench) scaled(d time.Duration) time.Duration {
 // sloReport finds the rated load of every profile of this build, holds it, and
 // writes the report. b.stage does one of the three alone.
 func (b *bench) sloReport(ctx context.Context) (exit int, err error) {
+	// Without this, a name that is none would write a report of what was found some other day.
+	if b.profile != "" && !slices.ContainsFunc(setups(), func(s setup) bool { return s.Profile == b.profile }) {
+		return exitUsage, fmt.Errorf("profile %q has no promises", b.profile)
+	}
+	if !slices.Contains([]string{"", "find", "hold", "halves", "write"}, b.stage) {
+		return exitUsage, fmt.Errorf("stage %q: there are find, hold, halves and write", b.stage)
+	}
 	for _, s := range setups() {
 		if b.profile != "" && b.profile != s.Profile {
 			continue
