@@ -112,7 +112,7 @@ func TestAStallShowsInEveryPercentileItShould(t *testing.T) {
 	if q := r.Requests; q.Late < 180 {
 		t.Errorf("%d were late, want at least the 196 that fell due with nothing free", q.Late)
 	}
-	if !strings.Contains(r.gap(), "were due while all 4") {
+	if !strings.Contains(r.gap(), "were due while no connection was free for them; at most 4 may") {
 		t.Errorf("the gap is explained by %q", r.gap())
 	}
 }
@@ -229,7 +229,7 @@ func TestAnInterruptHidesNoStall(t *testing.T) {
 	if least := float64(q.Due-1) * 5000 * 0.99; r.Response.Max < least {
 		t.Errorf("the longest response time is %v us, want at least the %v from the first request to the last", r.Response.Max, least)
 	}
-	if !strings.Contains(r.gap(), "while all 4 that may be in flight") {
+	if !strings.Contains(r.gap(), "while no connection was free for them; at most 4 may be in flight") {
 		t.Errorf("the gap is explained by %q", r.gap())
 	}
 }

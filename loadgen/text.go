@@ -119,7 +119,7 @@ func (r *Report) gap() string {
 	case at == "":
 		return both + "they agree, so nobody was kept from sending."
 	case q.Late > 0 && 2*q.Late >= lost && 2*lag <= gap:
-		return fmt.Sprintf(both+"at %s they are %s apart, because %s requests (%.3g %%) were due while all %s that may be in flight were.",
+		return fmt.Sprintf(both+"at %s they are %s apart, because %s requests (%.3g %%) were due while no connection was free for them; at most %s may be in flight.",
 			at, usText(gap), commas(q.Late), share(float64(q.Late), float64(q.Due)), commas(int64(r.Setup.Inflight)))
 	case lost > 0 && 2*lag <= gap:
 		return fmt.Sprintf(both+"at %s they are %s apart, because %s requests (%.3g %%) that were not answered are charged their wait, and have no service time.",
