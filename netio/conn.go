@@ -61,13 +61,18 @@ const (
 	lingerFor = 2 * time.Second // for a client to notice that we are through with it
 	sinkMax   = 64 << 10        // bytes of an unwanted body that are read to keep the connection
 	unsentMax = 256 << 10       // bytes waiting for a client above which nothing more is parsed for it
+	aheadBody = 4 << 20         // bytes of a body that may come ahead where limits.body is off
 )
 
 // aheadMax is how many bytes a client may send ahead of its answers: a whole
 // head and body, and a little. gnet cannot stop reading, so beyond it the
 // connection is closed.
 func (c *conn) aheadMax() int {
-	return c.tuning.HeadBytes + int(c.tuning.BodyBytes) + 64<<10
+	body := c.tuning.BodyBytes
+	if body == 0 {
+		body = aheadBody
+	}
+	return c.tuning.HeadBytes + int(body) + 64<<10
 }
 
 // advance goes on with whatever has arrived, until a flight is out or nothing

@@ -32,3 +32,21 @@ func TestWhoDoesNotReadIsAnsweredNoMore(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatMayComeAhead: a limit that is off holds nobody shorter than one that
+// is on.
+func TestWhatMayComeAhead(t *testing.T) {
+	for _, tt := range []struct {
+		why  string
+		body int64
+		want int
+	}{
+		{"the longest head and body, and a little", 1 << 20, headCap + 1<<20 + 64<<10},
+		{"without a limit on bodies, longer ones, and still not any", 0, headCap + aheadBody + 64<<10},
+	} {
+		c := conn{tuning: &index.Tuning{HeadBytes: headCap, BodyBytes: tt.body}}
+		if got := c.aheadMax(); got != tt.want {
+			t.Errorf("%s: %d bytes, want %d", tt.why, got, tt.want)
+		}
+	}
+}
