@@ -32,6 +32,7 @@ type engine struct {
 	files    *files
 	released chan struct{} // closed when nobody holds db any more
 	found    inspection    // what was there before
+	roster   *roster       // of the DB
 	damage   error         // met while opening; nil: none
 
 	format byte // of the store; 0: a new one. Belongs to the writer once open
@@ -69,7 +70,7 @@ func engineOptions(readOnly bool) *opt.Options {
 // openEngine locks the directory, inspects it and, when nothing is wrong,
 // opens it. The tally is that of the last batch.
 func (d *DB) openEngine(readOnly bool) (*engine, tally, error) {
-	e := &engine{files: &files{dir: d.opt.Path, log: d.log, stat: &d.fileStats, failed: d.fileFailed, memory: d.memory}}
+	e := &engine{roster: d.roster, files: &files{dir: d.opt.Path, log: d.log, stat: &d.fileStats, failed: d.fileFailed, memory: d.memory}}
 	var stor storage.Storage
 	var err error
 	if d.memory != nil {

@@ -183,6 +183,7 @@ func (d *DB) look(cursor []byte) (s *suspect, cleared bool, next []byte) {
 	if s = d.suspect.Load(); s != nil {
 		return s, s.recheck(e) == nil, cursor
 	}
+	d.roster.learn(e)
 	return nil, false, d.scrub(e, cursor)
 }
 

@@ -45,6 +45,7 @@ type DB struct {
 	integrity *index.IntegrityCounts
 	space     *space
 	memory    *memory   // nil: on disk
+	roster    *roster   // what is not there
 	born      time.Time // the origin of our monotonic times
 
 	// The ways to the writer.
@@ -121,6 +122,7 @@ func newDB(o Options) (*DB, error) {
 		opt: o, log: o.Log, now: o.Now, integrity: o.Integrity,
 		space:    &space{dir: o.Path, free: o.free},
 		born:     time.Now(),
+		roster:   newRoster(),
 		gate:     make(chan struct{}, 1),
 		waiting:  make(chan struct{}, 1),
 		marks:    make(chan index.CID, marksWaiting),
@@ -157,6 +159,9 @@ func newDB(o Options) (*DB, error) {
 func (d *DB) adopt(e *engine, t tally) error {
 	d.fail(errAway) // of what was built upon another engine nothing holds
 	d.tally.Store(&t)
+	if t.Batch == 0 { // it is empty
+		d.roster.whole.Store(true)
+	}
 	if t.Batch == 0 && e.found.torn == 0 {
 		d.log.Info("leveldb: a new store", "path", d.opt.Path)
 	}

@@ -63,6 +63,9 @@ func (t *txn) read(key []byte) ([]byte, error) {
 			return u.ops[i].payload()
 		}
 	}
+	if t.e.roster.lacks(key) {
+		return nil, index.Missing
+	}
 	return t.e.read(key)
 }
 
@@ -87,6 +90,7 @@ func (t *txn) drop(key []byte) { t.note(key, nil) }
 
 func (t *txn) note(key, frame []byte) {
 	t.changes++
+	t.e.roster.add(key)
 	if i, ok := t.at[string(key)]; ok {
 		t.ops[i].frame = frame
 		return
