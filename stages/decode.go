@@ -42,8 +42,11 @@ func (d *decoder) decode(j *index.Job) error {
 	if err != nil {
 		return err
 	}
-	m := &index.Mutation{Op: j.Op, Key: j.Key, Who: j.Who}
-	j.Write = m
+	if j.Write == nil {
+		j.Write = new(index.Mutation)
+	}
+	m := j.Write
+	*m = index.Mutation{Op: j.Op, Key: j.Key, Who: j.Who}
 	switch j.Op {
 	case index.PutManifest:
 		return d.manifest(m, body)

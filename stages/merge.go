@@ -25,7 +25,8 @@ type errand struct {
 	asked bool                 // the network looked
 	begun time.Time
 	trail trail
-	page  []byte // what its answer was rendered into, or an earlier one's: nobody reads that any more
+	page  []byte         // what its answer was rendered into, or an earlier one's: nobody reads that any more
+	wish  index.Mutation // what the body of a write says
 
 	// Protected by the desk's mutex.
 	cancel context.CancelFunc // of ctx
@@ -53,6 +54,9 @@ const pageKept = 2 << 10
 func (e *errand) forget() {
 	e.Job = index.Job{}
 	e.line, e.rooms, e.begun, e.trail = nil, nil, time.Time{}, trail{}
+	if e.wish.Op != 0 {
+		e.wish = index.Mutation{}
+	}
 	e.at.Store(nil)
 	e.asked, e.open, e.ended = false, false, false
 	e.only, e.seat = asker{}, [1]*asker{}

@@ -96,7 +96,11 @@ func (p *Pipeline) Refused(jobs int) { p.cache.counts.RejectedFull.Add(uint64(jo
 func (p *Pipeline) Write(j *index.Job) bool {
 	p.date(j)
 	now := time.Now()
-	e, _ := p.desk.join(j, func() *errand { return p.begin(j, nil, now) })
+	e, _ := p.desk.join(j, func() *errand {
+		e := p.begin(j, nil, now)
+		e.Write = &e.wish
+		return e
+	})
 	if e == nil {
 		p.write.counts.RejectedInflight.Add(1)
 		return p.refuseWrite(j, j.Answer.Reason)
@@ -400,7 +404,6 @@ func (p *Pipeline) hand(e *errand, j *index.Job, other []byte) {
 		p.lookups.NegativeAfterWrite.Add(1)
 	}
 	if e.Result == index.OK || e.Result == index.Missing || j.Ask == index.AskWrite || j.Ask == index.AskTask {
-		j.Write = e.Write
 		j.Finish(e.Result)
 		return
 	}
