@@ -56,7 +56,7 @@ bench-peers: ## our server and its peers in turn, about 15 minutes (QUICK=1: two
 fuzz: ## every fuzz target for FUZZ (10m) each
 	@for p in $$($(GO) list ./...); do \
 	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
-	    echo "== $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZ) $$p || exit 1; \
+	    echo "== $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZ) -fuzzminimizetime 1s $$p || exit 1; \
 	  done; done
 
 bench-dht: ## our DHT look-ups held to kad-dht's, interleaved (over 10 minutes alone on the machine)
