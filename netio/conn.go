@@ -231,10 +231,7 @@ func (c *conn) depart(f *flight) {
 		c.loop.takeOff(f)
 		return
 	}
-	now := time.Now()
-	for _, s := range f.slots[:f.n] {
-		s.count(now)
-	}
+	c.loop.countAll(f, time.Now())
 	c.loop.publish()
 	c.write(f.assemble(), f.slots[f.n-1].close)
 	c.loop.release(f)

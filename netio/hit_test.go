@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -38,6 +39,7 @@ func (f *fakeConn) Write(b []byte) (int, error) { f.out = append(f.out, b...); r
 func (f *fakeConn) Context() any                { return f.context }
 func (f *fakeConn) InboundBuffered() int        { return len(f.in) }
 func (f *fakeConn) OutboundBuffered() int       { return f.unsent }
+func (f *fakeConn) Fd() int                     { return -1 } // what is done to it fails
 
 // fakeLoop runs nothing by itself: the test ticks.
 type fakeLoop struct {
@@ -256,4 +258,69 @@ func TestAnErrorBodyIsTheDocument(t *testing.T) {
 			t.Errorf("%s, want %s", d.appendJSON(nil), want)
 		}
 	}
+}
+
+// What is asked for most is accepted on a way of its own. It must end where the
+// long way does, which a head takes that says what it accepts.
+func TestAPlainLookUpIsAcceptedAsAnyOther(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		set    func(*Server, *conn)
+		status int
+	}{
+		{"nothing is in its way", func(*Server, *conn) {}, 200},
+		{"a rate", func(s *Server, _ *conn) { retune(s, func(t *index.Tuning) { t.Rate = 1 }) }, 429},
+		{"a quota of its address", func(s *Server, c *conn) {
+			c.peer = &peer{ip: "192.0.2.1"}
+			retune(s, func(t *index.Tuning) { t.ResolvesPerMin = 1 })
+		}, 429},
+		{"it came after the drain had begun", func(_ *Server, c *conn) { c.late = true }, 503},
+		{"look-ups need a capability", func(s *Server, _ *conn) { s.opt.AuthReads = true }, 401},
+	} {
+		var answers [2]string
+		for i, accept := range []string{"", "Accept: application/json\r\n"} {
+			s := newBareServer(&fakeResolver{testPage(t)})
+			s.born = time.Now()
+			c, gc := newBareConn(s)
+			c.peer = new(peer)
+			tc.set(s, c)
+			for range 2 { // the second is over a limit of one
+				gc.in, gc.out = []byte("GET /resolve/name:go/src/net/http HTTP/1.1\r\nHost: a\r\n"+accept+"\r\n"), gc.out[:0]
+				c.advance()
+				c.loop.tick()
+				if c.ending {
+					break
+				}
+			}
+			r, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(gc.out)), nil)
+			if err != nil {
+				t.Fatalf("%s: %v of %q", tc.name, err, gc.out)
+			}
+			if r.StatusCode != tc.status {
+				t.Errorf("%s: %d, want %d", tc.name, r.StatusCode, tc.status)
+			}
+			if s.counts.Requests[index.RouteResolve][index.MethodGet][index.OutcomeOf(tc.status)].Load() == 0 {
+				t.Errorf("%s: it is not counted", tc.name)
+			}
+			if n := s.counts.Inflight[index.RouteResolve].Load(); n != 0 {
+				t.Errorf("%s: %d are in flight for ever", tc.name, n)
+			}
+			for _, differs := range []string{"X-Corr-Id", "Date", "Ratelimit-Reset", "Retry-After"} {
+				if r.Header[differs] != nil {
+					r.Header[differs] = []string{"of the moment"}
+				}
+			}
+			answers[i] = fmt.Sprint(r.StatusCode, r.Close, r.ContentLength, r.Header)
+		}
+		if answers[0] != answers[1] {
+			t.Errorf("%s: the short way ends at\n%s\nthe long one at\n%s", tc.name, answers[0], answers[1])
+		}
+	}
+}
+
+// retune changes the configuration in force.
+func retune(s *Server, set func(*index.Tuning)) {
+	t := *s.opt.Dial.Now()
+	set(&t)
+	s.opt.Dial = index.NewDial(t)
 }

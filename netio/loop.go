@@ -284,9 +284,7 @@ func (l *loop) countLanded() {
 	l.landedAt = time.Now()
 	l.at = l.landedAt
 	for _, f := range l.landed {
-		for _, s := range f.slots[:f.n] {
-			s.count(l.landedAt)
-		}
+		l.countAll(f, l.landedAt)
 	}
 	l.publish()
 }

@@ -43,10 +43,18 @@ func (s *slot) kind() int {
 	return ofCID
 }
 
+// countAll counts the requests of a flight, which began as one: they were parsed
+// in one go, or there is one.
+func (l *loop) countAll(f *flight, now time.Time) {
+	took := now.Sub(f.slots[0].began)
+	for _, s := range f.slots[:f.n] {
+		l.count(s, took)
+	}
+}
+
 // count counts a finished request. It runs on the event loop, before the
 // answer leaves: who has it and then looks at the counters finds them moved.
-func (s *slot) count(now time.Time) {
-	l := s.flight.loop
+func (l *loop) count(s *slot, took time.Duration) {
 	t := &l.tally
 	m := &t.series[s.route][s.method]
 	if !m.dirty {
@@ -54,7 +62,7 @@ func (s *slot) count(now time.Time) {
 		t.dirty = append(t.dirty, m)
 	}
 	m.outcomes[index.OutcomeOf(s.status)]++
-	m.latency[s.kind()].Observe(now.Sub(s.began))
+	m.latency[s.kind()].Observe(took)
 	if s.refused {
 		s.server.counts.Rejected[s.rejected].Add(1)
 	}

@@ -44,7 +44,7 @@ func TestATallyTellsAllOnce(t *testing.T) {
 		k.route, k.method, k.status = index.RouteResolve, index.MethodGet, []int{200, 404, 429}[i]
 		k.began = time.Now().Add(-time.Millisecond)
 		c.loop.tally.inflight[k.route]++
-		k.count(time.Now())
+		c.loop.count(k, time.Since(k.began))
 	}
 	for range 2 {
 		c.loop.publish()
@@ -82,7 +82,7 @@ func BenchmarkCount(b *testing.B) {
 			now := time.Now()
 			for i := 0; b.Loop(); i++ {
 				c.loop.tally.inflight[k.route]++
-				k.count(now)
+				c.loop.count(k, now.Sub(k.began))
 				if i%n == 0 {
 					c.loop.publish()
 				}
