@@ -37,6 +37,7 @@ type conn struct {
 	full     time.Time // since when something waits for the client to read it; zero: nothing
 	stuck    time.Time // since when it has read nothing of that
 	unsent   int       // how much waits
+	inKernel int       // how much more of it the kernel had when stuck was noted; 0: not looked at
 	queued   int64     // bytes ever written to it
 	fullAt   int64     // queued at full
 	ahead    int       // bytes it has sent that are not parsed yet
@@ -486,12 +487,12 @@ func (c *conn) noteUnsent(now time.Time) {
 	case unsent == 0:
 		c.full = time.Time{}
 	case c.full.IsZero():
-		c.full, c.stuck, c.fullAt = now, now, c.queued
+		c.full, c.stuck, c.fullAt, c.inKernel = now, now, c.queued, 0
 	case sent >= c.fullAt: // what waited then has been read
 		c.full, c.fullAt = now, c.queued
 	}
 	if unsent < c.unsent {
-		c.stuck = now
+		c.stuck, c.inKernel = now, 0
 	}
 	c.loop.server.counts.BufferedBytes.Add(int64(unsent - c.unsent))
 	c.unsent = unsent
@@ -550,7 +551,7 @@ func (c *conn) checkDeadline(now time.Time) {
 		if now.After(c.linger) {
 			c.shut()
 		}
-	case unsent > 0 && (now.Sub(c.stuck) > o.RequestTimeout || now.Sub(c.full) > o.IdleTimeout):
+	case unsent > 0 && (c.isStuck(now) || now.Sub(c.full) > o.IdleTimeout):
 		c.loop.server.counts.SlowClosed.Add(1)
 		c.shut()
 	case c.ending:
@@ -575,6 +576,24 @@ func (c *conn) checkDeadline(now time.Time) {
 		c.ending = true
 		c.tryEnd()
 	}
+}
+
+// isStuck reports whether the client has read nothing for too long. The kernel
+// takes more only when a third of what it has is gone, which may be a megabyte:
+// before somebody who reads slowly is taken for one who does not, it is asked.
+func (c *conn) isStuck(now time.Time) bool {
+	late := now.Sub(c.stuck) > c.tuning.RequestTimeout
+	if !late && c.inKernel > 0 {
+		return false
+	}
+	left, err := unix.IoctlGetInt(c.gc.Fd(), unix.SIOCOUTQ)
+	read := err == nil && left < c.inKernel
+	c.inKernel = left
+	if late && read {
+		c.stuck = now
+		return false
+	}
+	return late
 }
 
 // due is when a connection of which nothing is owed has to be looked at.

@@ -2,6 +2,9 @@ package netio
 
 import (
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"svcindex/index"
 )
@@ -48,5 +51,49 @@ func TestWhatMayComeAhead(t *testing.T) {
 		if got := c.aheadMax(); got != tt.want {
 			t.Errorf("%s: %d bytes, want %d", tt.why, got, tt.want)
 		}
+	}
+}
+
+// TestWhoReadsSlowlyIsNotStuck: what the kernel has taken for a client says
+// whether it reads, long before there is room for more.
+func TestWhoReadsSlowlyIsNotStuck(t *testing.T) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fds[0])
+	defer unix.Close(fds[1])
+	piece := make([]byte, 4<<10)
+	for {
+		if _, err := unix.Write(fds[0], piece); err != nil {
+			break // it is full
+		}
+	}
+	s := newBareServer(&fakeResolver{})
+	c, gc := newBareConn(s)
+	gc.fd, gc.unsent = fds[0]+1, 1000
+	closed := func() bool { return c.loop.el.(*fakeLoop).closed > 0 }
+	now := time.Now()
+	wait := func(d time.Duration, reads bool) {
+		if reads {
+			if n, err := unix.Read(fds[1], piece); n != len(piece) {
+				t.Fatal(n, err)
+			}
+		}
+		for until := now.Add(d); now.Before(until); now = now.Add(sweepRound) {
+			c.checkDeadline(now)
+		}
+	}
+	most := s.opt.Dial.Now().RequestTimeout
+	wait(most/2, false)
+	for range 6 {
+		wait(most, true)
+	}
+	if closed() {
+		t.Fatal("who reads a little in each limits.request_timeout was closed")
+	}
+	wait(2*most+2*sweepRound, false)
+	if !closed() {
+		t.Error("who reads nothing was not closed")
 	}
 }

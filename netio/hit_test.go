@@ -24,6 +24,7 @@ type fakeConn struct {
 	gnet.Conn
 	in, out []byte
 	unsent  int
+	fd      int // and one more; 0: it has none
 	context any
 }
 
@@ -39,13 +40,16 @@ func (f *fakeConn) Write(b []byte) (int, error) { f.out = append(f.out, b...); r
 func (f *fakeConn) Context() any                { return f.context }
 func (f *fakeConn) InboundBuffered() int        { return len(f.in) }
 func (f *fakeConn) OutboundBuffered() int       { return f.unsent }
-func (f *fakeConn) Fd() int                     { return -1 } // what is done to it fails
+func (f *fakeConn) Fd() int                     { return f.fd - 1 } // what is done to -1 fails
 
 // fakeLoop runs nothing by itself: the test ticks.
 type fakeLoop struct {
 	gnet.EventLoop
-	asked int // for a tick
+	asked  int // for a tick
+	closed int // connections
 }
+
+func (l *fakeLoop) Close(gnet.Conn) error { l.closed++; return nil }
 
 func (l *fakeLoop) Execute(context.Context, gnet.Runnable) error { l.asked++; return nil }
 
