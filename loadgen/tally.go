@@ -254,7 +254,7 @@ func (w *window) reset() {
 func (w *window) second(at time.Duration, target float64) Second {
 	s := Second{At: at.Seconds(), Target: target, Answered: w.n, Failed: w.failed, Codes: map[int]int64{}, Sources: map[string]int64{}}
 	if w.hist.count() > 0 {
-		p := w.hist.h.ValueAtPercentilesSlice([]float64{50, 90, 95, 99})
+		p := w.hist.percentiles(50, 90, 95, 99)
 		s.P50, s.P90, s.P95, s.P99, s.Max = us(p[0]), us(p[1]), us(p[2]), us(p[3]), us(w.hist.h.Max())
 	}
 	for status, n := range w.codes {
