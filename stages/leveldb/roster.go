@@ -3,6 +3,7 @@ package leveldb
 import (
 	"bytes"
 	"hash/maphash"
+	"runtime"
 	"strings"
 	"sync/atomic"
 )
@@ -15,6 +16,7 @@ const (
 	// one of 70 when it knows three, one of four when it knows ten.
 	rosterWords = 4 << 20 / 8
 	learnRows   = 4096 // rows that a round of the keeper learns, at most: some 4 ms
+	learnAtOnce = 128  // of these, before others have the processor
 )
 
 // A roster knows of rows that they are not there. Most writes are of keys that
@@ -75,7 +77,10 @@ func (r *roster) learn(e *engine) {
 	kind := r.from[0]
 	it := e.iterate(r.from, []byte{kind + 1})
 	defer it.Release()
-	for range learnRows {
+	for n := range learnRows {
+		if n%learnAtOnce == learnAtOnce-1 {
+			runtime.Gosched()
+		}
 		if it.Next() {
 			r.add(it.Key())
 			continue
