@@ -12,7 +12,8 @@
 // (inspect.go), several journals are one to an opening for reads only
 // (joined.go), each batch carries its own number (txn.go), each value its own
 // digest (frame.go), and a failed write closes the store for writes until it
-// was reopened and proved itself (latch.go).
+// was reopened, ended as it had ended before (engine.go), and proved itself
+// (latch.go).
 //
 // One goroutine writes. Whoever commits builds his part of a batch, while the
 // batch before is synced (writer.go), over zeros that make the journal as long

@@ -33,6 +33,7 @@ type engine struct {
 	released chan struct{} // closed when nobody holds db any more
 	found    inspection    // what was there before
 	roster   *roster       // of the DB
+	after    *tally        // what the store ended with when it was last open here; nil: it was not
 	damage   error         // met while opening; nil: none
 
 	format byte // of the store; 0: a new one. Belongs to the writer once open
@@ -70,7 +71,7 @@ func engineOptions(readOnly bool) *opt.Options {
 // openEngine locks the directory, inspects it and, when nothing is wrong,
 // opens it. The tally is that of the last batch.
 func (d *DB) openEngine(readOnly bool) (*engine, tally, error) {
-	e := &engine{roster: d.roster, files: &files{dir: d.opt.Path, log: d.log, stat: &d.fileStats, failed: d.fileFailed, memory: d.memory}}
+	e := &engine{roster: d.roster, after: d.tally.Load(), files: &files{dir: d.opt.Path, log: d.log, stat: &d.fileStats, failed: d.fileFailed, memory: d.memory}}
 	var stor storage.Storage
 	var err error
 	if d.memory != nil {
@@ -106,7 +107,10 @@ func (e *engine) open(dir string, readOnly bool, wrap func(storage.Storage) stor
 	}
 	e.released = make(chan struct{})
 	runtime.AddCleanup(e.db, func(released chan struct{}) { close(released) }, e.released)
-	if t, err = e.checkTally(dir); err != nil {
+	if t, err = e.checkTally(dir); err == nil {
+		err = e.follows(dir, &t)
+	}
+	if err != nil {
 		return t, errors.Join(err, e.db.Close())
 	}
 	return t, nil
@@ -119,6 +123,11 @@ func (e *engine) inspect(dir string, readOnly bool) (err error) {
 	}
 	if err := e.found.err(dir); err != nil {
 		return err
+	}
+	if e.found.fresh || e.found.last.Batch != 0 { // else only the tables tell, once it is open
+		if err := e.follows(dir, &e.found.last); err != nil {
+			return err
+		}
 	}
 	e.files.ends = e.found.ends
 	if readOnly {
@@ -197,6 +206,18 @@ func (e *engine) checkFormat(dir string) error {
 	}
 	e.format = payload[0]
 	return nil
+}
+
+// follows holds what a store ends with to what it ended with when it was last
+// open here: that batch, or the next, which failed and may be there all the
+// same. With anything else acknowledged writes are gone, as where the disk under
+// the directory is, or it is another store, of which nothing is true that is
+// known of this one: to go on would be to call absent what is not.
+func (e *engine) follows(dir string, t *tally) error {
+	if e.after == nil || *t == *e.after || t.Batch == e.after.Batch+1 {
+		return nil
+	}
+	return refusal(dir, fmt.Sprintf("it ends with batch %d, but with batch %d when it was last open: what was acknowledged is not there; if it was replaced, start the server anew", t.Batch, e.after.Batch))
 }
 
 func refusal(dir, what string) error {

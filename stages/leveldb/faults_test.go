@@ -211,6 +211,68 @@ func TestAFullDisk(t *testing.T) {
 	}
 }
 
+// What heals is the store that was open, or nothing: where the disk is gone there
+// may be an empty directory, and of an empty store every name is absent.
+func TestReopeningTakesNoOtherStore(t *testing.T) {
+	replace := func(t *testing.T, dir, by string) {
+		must(t, os.RemoveAll(dir))
+		must(t, os.Rename(by, dir))
+	}
+	for _, tt := range []struct {
+		why  string
+		harm func(t *testing.T, dir, old string)
+		ok   bool
+	}{
+		{"as it was", func(*testing.T, string, string) {}, true},
+		{"an empty directory", func(t *testing.T, dir, _ string) { replace(t, dir, t.TempDir()) }, false},
+		{"an older copy", replace, false},
+		{"its last batch is torn", func(t *testing.T, dir, _ string) {
+			j := journalOf(t, dir)
+			must(t, os.Truncate(j, size(t, j)-20))
+		}, false},
+		{"another with as many batches", func(t *testing.T, dir, _ string) {
+			d := &house{t: t, DB: manual(t, dir+".other")}
+			d.alone(putManifest("one"))
+			d.alone(putManifest("two"))
+			must(t, d.engine.Swap(nil).retire(nil))
+			replace(t, dir, dir+".other")
+		}, false},
+	} {
+		dir := filepath.Join(t.TempDir(), "db")
+		d := &house{t: t, DB: manual(t, dir)}
+		d.alone(putName(t, "name:a", "a", 5))
+		old := copyDir(t, dir)
+		d.alone(putName(t, "name:a", "a", 6))
+		must(t, d.engine.Swap(nil).retire(nil))
+		tt.harm(t, dir, old)
+		err := d.DB.reopen()
+		if (err == nil) != tt.ok || err != nil && !contains(err, dir, "acknowledged", "start the server anew") {
+			t.Errorf("%s: reopened with %v, want that it is taken: %v", tt.why, err, tt.ok)
+		}
+		e := d.engine.Load()
+		if (e != nil) != tt.ok {
+			t.Errorf("%s: reads are answered: %v, want %v", tt.why, e != nil, tt.ok)
+		}
+		if a, err := d.ask(index.AskResolve, "name:a"); tt.ok && (err != nil || a.Name.Seq != 6) || !tt.ok && index.KindOf(err) != index.Down {
+			t.Errorf("%s: the name reads %+v, %v", tt.why, a.Name, err)
+		}
+		if e != nil {
+			must(t, e.retire(nil))
+		}
+	}
+}
+
+// A batch that failed may be found stored all the same.
+func TestReopeningTakesTheBatchThatFailed(t *testing.T) {
+	d := manual(t, t.TempDir())
+	e := d.engine.Load()
+	g := d.take(e, func(t *txn) { t.put([]byte(keyCanary), []byte("stored, and nobody was told")) })
+	g.txn.render(&d.batch)
+	must(t, e.write(&d.batch, true))
+	must(t, d.reopen())
+	must(t, d.engine.Load().retire(nil))
+}
+
 func TestTooLittleFreeDisk(t *testing.T) {
 	var free atomic.Int64
 	free.Store(1 << 30)

@@ -12,13 +12,29 @@ import (
 // byHand is a store whose writer is the test.
 func byHand(t *testing.T) (*DB, *engine) {
 	t.Helper()
-	d, err := newDB(options(t.TempDir(), newClock(), nil))
+	d := manual(t, t.TempDir())
+	e := d.engine.Load()
+	t.Cleanup(func() { _ = e.retire(nil) })
+	return d, e
+}
+
+// manual is byHand at a place of the test's own, who retires the engine.
+func manual(t *testing.T, dir string) *DB {
+	t.Helper()
+	d, err := newDB(options(dir, newClock(), nil))
 	must(t, err)
 	e, last, err := d.openEngine(false)
 	must(t, err)
 	must(t, d.adopt(e, last))
-	t.Cleanup(func() { _ = e.retire(nil) })
-	return d, e
+	return d
+}
+
+// alone makes a write durable, in a batch of its own.
+func (h *house) alone(m *index.Mutation) {
+	h.t.Helper()
+	done := committing(h.t, h.DB, m)
+	made(h.t, h.DB, h.take(h.engine.Load(), nil))
+	must(h.t, <-done)
 }
 
 // committing commits, and returns once its part of the batch is built.
