@@ -297,6 +297,24 @@ func TestWritesOfOneKeyAreNeverMerged(t *testing.T) {
 	}
 }
 
+// The scribe reads from the body what a write is about. Nobody else looks at its
+// hash, though its client leaves meanwhile: the race detector would say so.
+func TestWhoLeavesAWriteDoesNotLookAtItsHash(t *testing.T) {
+	s := newSeating(t, 0, 0)
+	j := s.asker("name:a", 1)
+	j.Ask = index.AskWrite
+	e, _ := s.sit(j)
+	read := make(chan struct{})
+	go func() {
+		e.Hash++
+		close(read)
+	}()
+	if late := s.leave(j.Deadline, false); len(late) != 1 || e.open {
+		t.Errorf("%d have left, and others may join: %v; want one, and that nobody may", len(late), e.open)
+	}
+	<-read
+}
+
 func TestAnErrandOnItsLastLegsTakesNobody(t *testing.T) {
 	s := newSeating(t, 0, 0)
 	e, _ := s.sit(s.asker("name:a", 5))
