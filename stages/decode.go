@@ -125,6 +125,8 @@ func (d *decoder) name(m *index.Mutation, body []byte, seq uint64) error {
 		return invalid("seq in the query is not the one in the body")
 	case in.IssuedAt < 0 || in.ExpiresAt < 0:
 		return invalid("issued_at and expires_at are unix seconds, not negative")
+	case in.ExpiresAt > index.SeqMax:
+		return invalid("expires_at is at most 9007199254740991; 0, or left out, is never")
 	case in.ExpiresAt != 0 && in.ExpiresAt <= d.now:
 		return invalid("expires_at is in the past")
 	case in.IssuedAt > d.now+aheadMax:

@@ -167,6 +167,9 @@ func TestDecodeName(t *testing.T) {
 		{"it expires now", `{` + cid + `,"seq":1,"expires_at":1790000000}`, index.Invalid, "past"},
 		{"it has expired", `{` + cid + `,"seq":1,"expires_at":1}`, index.Invalid, "past"},
 		{"it expires before the epoch", `{` + cid + `,"seq":1,"expires_at":-1}`, index.Invalid, "negative"},
+		{"it expires when nobody can say any more", `{` + cid + `,"seq":1,"expires_at":9007199254740991}`, index.OK, ""},
+		{"it expires later than other nodes take", `{` + cid + `,"seq":1,"expires_at":9007199254740992}`, index.Invalid, "at most"},
+		{"it expires past the end of time", `{` + cid + `,"seq":1,"expires_at":9223372036854775807}`, index.Invalid, "at most"},
 		{"it was issued before the epoch", `{` + cid + `,"seq":1,"issued_at":-1}`, index.Invalid, "negative"},
 
 		{"it was issued just ahead of our clock", `{` + cid + `,"seq":1,"issued_at":1790000600}`, index.OK, ""},
