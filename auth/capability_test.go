@@ -559,3 +559,73 @@ func TestRootLeavesTheKeysToTheirOwner(t *testing.T) {
 		}
 	}
 }
+
+// Who owns the directory may have put a link in it: what it leads to is not
+// his, and does not become his when root edits the keys.
+func TestRootFollowsNoLinkInADirectoryOfOthers(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a file away")
+	}
+	const other = 12345
+	dir, elsewhere := t.TempDir(), t.TempDir()
+	path, victim := filepath.Join(dir, KeysFile), filepath.Join(elsewhere, "victim")
+	if _, err := OpenKeyring(path, true); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{dir, path} {
+		if err := os.Chown(p, other, other); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lock := filepath.Join(dir, "."+KeysFile+".lock")
+	if err := os.Symlink(victim, lock); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := Rotate(path, time.Now(), time.Second, true); err == nil {
+		t.Error("a lock that is a link to nothing was taken")
+	}
+	if _, err := os.Lstat(victim); err == nil {
+		t.Error("a file was made where the link leads")
+	}
+	if err := os.WriteFile(victim, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := Rotate(path, time.Now(), time.Second, true); err == nil {
+		t.Error("a lock that is a link was taken")
+	}
+	info, err := os.Stat(victim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Sys().(*syscall.Stat_t).Uid != 0 {
+		t.Error("what the link leads to was given away")
+	}
+}
+
+// A revocation that could not be read is read as soon as it can be, though
+// neither a chmod nor a chown changes a file's time.
+func TestAKeyFileThatBecomesReadableIsRead(t *testing.T) {
+	ring := newRing(t)
+	ring.Watch(slog.New(slog.DiscardHandler))
+	defer ring.Close()
+	changed := make(chan struct{}, 8)
+	ring.OnChange(func() { changed <- struct{}{} })
+	next := ring.path + ".next"
+	text := append(must(os.ReadFile(ring.path)), "revoked 00000000.0000000000000000 until 2099-01-01T00:00:00Z\n"...)
+	if err := errors.Join(os.WriteFile(next, text, 0o600), os.Chmod(next, 0o644), os.Rename(next, ring.path)); err != nil {
+		t.Fatal(err)
+	}
+	for until := time.Now().Add(20 * time.Second); ring.Faults.Load() == 0; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatal("a file that others can read is never noticed")
+		}
+	}
+	if err := os.Chmod(ring.path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-changed:
+	case <-time.After(20 * time.Second):
+		t.Fatal("it was mended, and is never read")
+	}
+}

@@ -126,6 +126,9 @@ func (k *Keyring) Reload() error {
 	now, err := readKeys(k.path)
 	k.seen = mark
 	if err != nil {
+		// To be tried again: what a file lacked may have been its mode or its
+		// owner, and of neither its mark tells; or it was ours, a descriptor.
+		k.seen = fileMark{}
 		k.Faults.Add(1)
 		return fmt.Errorf("the root keys stay as they were: %w", err)
 	}
@@ -152,6 +155,7 @@ func (k *Keyring) Watch(log *slog.Logger) {
 	k.busy.Go(func() {
 		tick := time.NewTicker(watchEvery)
 		defer tick.Stop()
+		said := "" // the fault that was logged last
 		for {
 			select {
 			case <-k.quit:
@@ -162,8 +166,12 @@ func (k *Keyring) Watch(log *slog.Logger) {
 				continue
 			}
 			if err := k.Reload(); err != nil {
-				log.Error("root keys not reloaded", "err", err)
+				if said != err.Error() {
+					said = err.Error()
+					log.Error("root keys not reloaded", "err", err)
+				}
 			} else {
+				said = ""
 				log.Info("root keys reloaded", "live", len(k.now.Load().live), "revoked", len(k.now.Load().revoked))
 			}
 		}
@@ -273,14 +281,11 @@ func Revoke(path, id string, now, until time.Time) error {
 
 // edit changes the file at path, one editor at a time.
 func edit(path string, change func(*keys) error) error {
-	lock, err := os.OpenFile(filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".lock"), os.O_CREATE|os.O_RDWR, secretMode)
+	lock, err := openLock(filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".lock"))
 	if err != nil {
 		return fmt.Errorf("the root keys: %w; the server makes them at its first start, --data says where", err)
 	}
 	defer lock.Close()
-	if err := keepOwner(lock.Name(), filepath.Dir(path)); err != nil {
-		return fmt.Errorf("the root keys: %w", err)
-	}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		return fmt.Errorf("the root keys: %w", err)
 	}
@@ -294,6 +299,22 @@ func edit(path string, change func(*keys) error) error {
 		return fmt.Errorf("the root keys: %w", err)
 	}
 	return nil
+}
+
+// openLock opens the file that editors lock, and follows no link to it: root
+// edits in directories of others. A new one is for whoever owns the directory.
+func openLock(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, secretMode)
+	if errors.Is(err, fs.ErrExist) {
+		return os.OpenFile(path, os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := keepOwner(f, filepath.Dir(path)); err != nil {
+		return nil, errors.Join(err, f.Close(), os.Remove(path))
+	}
+	return f, nil
 }
 
 func readKeys(path string) (*keys, error) {

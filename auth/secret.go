@@ -51,7 +51,7 @@ func createSecret(path string, content []byte) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	tmp, err := writeTemp(path, content)
+	tmp, err := writeTemp(path, content, "")
 	if err != nil {
 		return err
 	}
@@ -65,22 +65,21 @@ func createSecret(path string, content []byte) error {
 // replaceSecret puts content at path in place of what is there: whoever opens
 // it finds the old or the new, whole.
 func replaceSecret(path string, content []byte) error {
-	tmp, err := writeTemp(path, content)
+	tmp, err := writeTemp(path, content, path)
 	if err != nil {
 		return err
 	}
-	if err = keepOwner(tmp, path); err == nil {
-		err = os.Rename(tmp, path)
-	}
-	if err != nil {
+	if err := os.Rename(tmp, path); err != nil {
 		return errors.Join(err, os.Remove(tmp))
 	}
 	return durable.SyncDir(filepath.Dir(path))
 }
 
 // keepOwner gives a new file to whose the old one, or a directory, is: an
-// operator edits as root what a server reads as somebody else.
-func keepOwner(path, as string) error {
+// operator edits as root what a server reads as somebody else. It takes the
+// open file and no name: whoever owns the directory could have a link there, and
+// be given what it leads to.
+func keepOwner(f *os.File, as string) error {
 	info, err := os.Stat(as)
 	if err != nil {
 		return err
@@ -89,15 +88,15 @@ func keepOwner(path, as string) error {
 	if !ok || int(of.Uid) == os.Geteuid() {
 		return nil
 	}
-	if err := os.Chown(path, int(of.Uid), int(of.Gid)); err != nil {
+	if err := f.Chown(int(of.Uid), int(of.Gid)); err != nil {
 		return fmt.Errorf("%w: run this as the user who owns %s, or as root", err, as)
 	}
 	return nil
 }
 
-// writeTemp writes content to a new file beside path, and syncs it. CreateTemp
-// opens with O_EXCL and mode 0600.
-func writeTemp(path string, content []byte) (name string, err error) {
+// writeTemp writes content to a new file beside path, and syncs it. It is for
+// whom the file as is; "": for us. CreateTemp opens with O_EXCL and mode 0600.
+func writeTemp(path string, content []byte, as string) (name string, err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".tmp")
 	if err != nil {
 		return "", err
@@ -110,6 +109,11 @@ func writeTemp(path string, content []byte) (name string, err error) {
 	}()
 	if err := f.Chmod(secretMode); err != nil {
 		return "", err
+	}
+	if as != "" {
+		if err := keepOwner(f, as); err != nil {
+			return "", err
+		}
 	}
 	if _, err := f.Write(content); err != nil {
 		return "", err
