@@ -98,7 +98,7 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 func TestLaterLayersWin(t *testing.T) {
 	in := Input{
 		File: file(t, "[limits]\ninflight = 1\njoined = 1\nbody = \"1KiB\"\n"),
-		Env:  []string{"PATH=/bin", "SVC_INDEX_LIMITS_JOINED=2", "SVC_INDEX_LIMITS_BODY=2KiB", "SVC_INDEX_TOKEN=t", "SVC_INDEX_SERVER=u"},
+		Env:  []string{"PATH=/bin", "SVC_INDEX_LIMITS_JOINED=2", "SVC_INDEX_LIMITS_BODY=2KiB", "SVC_INDEX_TOKEN=t", "SVC_INDEX_SERVER=u", "SVC_INDEX_ADMIN_URL=v"},
 		Set:  []string{"limits.body=2KiB", "limits.body=3KiB"},
 	}
 	got, err := Load(in)

@@ -27,7 +27,7 @@ const envPrefix = "SVC_INDEX_"
 
 // envForeign are variables under our prefix that are not configuration: the
 // commands that talk to a server read them.
-var envForeign = []string{"SVC_INDEX_TOKEN", "SVC_INDEX_SERVER"}
+var envForeign = []string{"SVC_INDEX_TOKEN", "SVC_INDEX_SERVER", "SVC_INDEX_ADMIN_URL"}
 
 // A setting is one value on its way into the Config.
 type setting struct {

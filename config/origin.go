@@ -45,18 +45,20 @@ func (c Config) PrintOrigins(w io.Writer, from Origins) error {
 // Explain adds to each fault that Check found where the values it speaks of
 // came from.
 func Explain(err error, from Origins) error {
-	all, many := err.(interface{ Unwrap() []error })
-	if !many {
-		return err
+	if err == nil {
+		return nil
 	}
-	var told []error
-	for _, e := range all.Unwrap() {
-		if at := from.spokenOf(e.Error()); at != "" {
-			e = fmt.Errorf("%w [%s]", e, at)
+	if all, many := err.(interface{ Unwrap() []error }); many {
+		var told []error
+		for _, e := range all.Unwrap() {
+			told = append(told, Explain(e, from))
 		}
-		told = append(told, e)
+		return errors.Join(told...)
 	}
-	return errors.Join(told...)
+	if at := from.spokenOf(err.Error()); at != "" {
+		return fmt.Errorf("%w [%s]", err, at)
+	}
+	return err
 }
 
 // spokenOf lists the origins of the keys that text names, defaults left out.

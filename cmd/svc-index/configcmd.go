@@ -39,13 +39,18 @@ func (s *settings) load() (config.Config, error) {
 func (s *settings) read() (config.Config, config.Origins, error) {
 	cfg, from, err := config.LoadOrigins(s.input())
 	if err == nil {
-		_, bad := auth.NewTrust(cfg.Trust.Publishers)
-		err = config.Explain(errors.Join(cfg.Check(), bad), from)
+		err = config.Explain(sound(&cfg), from)
 	}
 	if err != nil {
 		return cfg, from, exitError{exitUsage, err}
 	}
 	return cfg, from, nil
+}
+
+// sound is what config can judge of a configuration, and what only auth can.
+func sound(cfg *config.Config) error {
+	_, bad := auth.NewTrust(cfg.Trust.Publishers)
+	return errors.Join(cfg.Check(), bad)
 }
 
 // input is what the flags say, and the environment.

@@ -97,7 +97,13 @@ func (r *reloader) reload(why string) error {
 	}
 	next, from, err := config.LoadOrigins(r.in)
 	if err == nil {
-		err = config.Explain(next.Check(), from)
+		err = config.Explain(sound(&next), from)
+	}
+	merged, changes := r.cfg.Reload(next)
+	if err == nil {
+		if err = merged.Check(); err != nil { // each may be sound, and half of the one on half of the other not
+			err = fmt.Errorf("what changes under way does not go with what only a restart changes; restart: %w", err)
+		}
 	}
 	if err != nil {
 		r.failed = err.Error()
@@ -105,7 +111,6 @@ func (r *reloader) reload(why string) error {
 		r.log.Error("the new configuration is not sound; the old one stays in force", "why", why, "err", err)
 		return err
 	}
-	merged, changes := r.cfg.Reload(next)
 	r.cfg, r.failed, r.at = merged, "", time.Now()
 	r.put(changes)
 	r.house.reloads.OK.Add(1)

@@ -133,6 +133,9 @@ func TestABadFileChangesNothing(t *testing.T) {
 	for _, bad := range []string{
 		"[limits]\nbody = \"9KiB\"\nno_such = 1\n",
 		"[limits]\nbody = \"9KiB\"\n[stages.dht]\nslice = \"5s\"\n",
+		"[limits]\nbody = \"9KiB\"\n[trust.publishers]\n\"name:x\" = [\"no key\"]\n", // the next start would fail
+		// Sound as a whole, but a stall is looked for as it was, until a restart.
+		"[limits]\nbody = \"9KiB\"\n[watch]\nstall = \"20s\"\n[budget]\nresolve = \"7s\"\n[stages.dht]\nslice = \"5s\"\n",
 		"limits.body = \"9KiB\"\nthis is not TOML",
 	} {
 		if err := h.reload(bad); err == nil {
@@ -141,8 +144,8 @@ func TestABadFileChangesNothing(t *testing.T) {
 	}
 	h.want(h.do("PUT", "/manifests", strings.Repeat("b", 3000)), 413, "body_cap")
 	m := h.scrape()
-	if ok, failed := m[`config_reloads_total{result="ok"}`], m[`config_reloads_total{result="failed"}`]; ok != 1 || failed != 3 {
-		t.Errorf("%v reloads ok, %v failed; want 1 and 3", ok, failed)
+	if ok, failed := m[`config_reloads_total{result="ok"}`], m[`config_reloads_total{result="failed"}`]; ok != 1 || failed != 5 {
+		t.Errorf("%v reloads ok, %v failed; want 1 and 5", ok, failed)
 	}
 	if f := h.shown().Failed; !strings.Contains(f, "not TOML") {
 		t.Errorf("the last failure is shown as %q", f)
