@@ -31,13 +31,7 @@ func (s *Server) authorized(w http.ResponseWriter, r *http.Request, want index.S
 		refuse(w, http.StatusBadRequest, "bad_request", "send Authorization once", "")
 		return index.Grant{}, false
 	}
-	var g index.Grant
-	if s.src.Guard != nil && len(fields) == 1 {
-		path, _, _ := strings.Cut(r.RequestURI, "?")
-		g = s.src.Guard.Judge(&index.Claim{
-			Authorization: []byte(fields[0]), Method: index.MethodGet, Path: []byte(path), Want: want, Now: time.Now(),
-		})
-	}
+	g := s.judge(r, want)
 	if g.Access == index.Granted {
 		return g, true
 	}
@@ -52,6 +46,18 @@ func (s *Server) authorized(w http.ResponseWriter, r *http.Request, want index.S
 		refuse(w, http.StatusUnauthorized, "unauthorized", "send Authorization: Bearer with a capability: svc-index token mint --scope "+want.String(), "")
 	}
 	return g, false
+}
+
+// judge says what the capability of a request allows now.
+func (s *Server) judge(r *http.Request, want index.Scope) index.Grant {
+	field := r.Header.Get("Authorization")
+	if s.src.Guard == nil || field == "" {
+		return index.Grant{}
+	}
+	path, _, _ := strings.Cut(r.RequestURI, "?")
+	return s.src.Guard.Judge(&index.Claim{
+		Authorization: []byte(field), Method: index.MethodGet, Path: []byte(path), Want: want, Now: time.Now(),
+	})
 }
 
 // refuse sends a constant refusal.
@@ -83,7 +89,9 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no") // nginx would wait for more
 	_ = st.c.SetReadDeadline(time.Time{})
-	st.run(r.Context(), events, grant.Until)
+	// Listening is one request, which may last for days: longer than its
+	// capability, if that is revoked.
+	st.run(r.Context(), events, grant.Until, func() bool { return s.judge(r, index.ScopeAdmin).Access == index.Granted })
 }
 
 // kinds are the kinds of events a listener asked for with ?kind=a,b; none: all.
@@ -102,7 +110,9 @@ type stream struct {
 	last  uint64 // event before, 0: none yet
 }
 
-func (st *stream) run(ctx context.Context, events <-chan index.Event, until time.Time) {
+// run shows events until the listener leaves, may listen no longer, or all is
+// over. Whether he still may is asked with each beat.
+func (st *stream) run(ctx context.Context, events <-chan index.Event, until time.Time, still func() bool) {
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	end := time.NewTimer(time.Until(until))
@@ -117,9 +127,13 @@ func (st *stream) run(ctx context.Context, events <-chan index.Event, until time
 			st.finish(events)
 			return
 		case <-end.C:
-			_ = st.write("event: end\ndata: {\"why\":\"the capability has ended\"}\n\n")
+			st.expire()
 			return
 		case <-beat.C:
+			if !still() {
+				st.expire()
+				return
+			}
 			err = st.write(": beat\n\n")
 		case e, open := <-events:
 			if !open {
@@ -151,6 +165,10 @@ func (st *stream) finish(events <-chan index.Event) {
 			return
 		}
 	}
+}
+
+func (st *stream) expire() {
+	_ = st.write("event: end\ndata: {\"why\":\"the capability has ended\"}\n\n")
 }
 
 func (st *stream) goodbye() {

@@ -21,7 +21,7 @@ func TestStream(t *testing.T) {
 		st := &stream{w: rec, c: http.NewResponseController(patientRecorder{rec}), kinds: []string{"pin"}}
 		done := make(chan struct{})
 		go func() {
-			st.run(context.Background(), events, time.Now().Add(time.Minute))
+			st.run(context.Background(), events, time.Now().Add(time.Minute), func() bool { return true })
 			close(done)
 		}()
 		at := time.Unix(0, 0)
@@ -40,6 +40,20 @@ func TestStream(t *testing.T) {
 			": beat\n\n"
 		if got := rec.Body.String(); !strings.HasPrefix(got, want) || !strings.HasSuffix(got, "has ended\"}\n\n") {
 			t.Errorf("got %q", got)
+		}
+	})
+}
+
+// A capability that is revoked ends what it began.
+func TestAStreamEndsWithItsCapability(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rec := httptest.NewRecorder()
+		st := &stream{w: rec, c: http.NewResponseController(patientRecorder{rec})}
+		began := time.Now()
+		revoked := began.Add(heartbeat + time.Second)
+		st.run(t.Context(), make(chan index.Event), began.Add(time.Hour), func() bool { return time.Now().Before(revoked) })
+		if took := time.Since(began); took != 2*heartbeat || !strings.HasSuffix(rec.Body.String(), "has ended\"}\n\n") {
+			t.Errorf("after %v: %q", took, rec.Body.String())
 		}
 	})
 }
