@@ -15,6 +15,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"svcindex/index"
 )
 
 const (
@@ -155,7 +157,7 @@ const links = `svc-index, admin listener
 /version        what runs here
 /debug/stages   each stage: queue, workers, breaker, rates; what stands still
 /debug/dht      the network: routing table, last look-ups with hops and hedges
-/debug/explain/KEY  what each place knows of a key, and how the last look-up ended; ?ask=true asks the DHT
+/debug/explain/KEY  what each place knows of a key, and how the last look-up ended; ?ask=true asks the DHT. With auth.required it needs a capability with index.read
 /debug/live     the same each second, as server-sent events; / in a browser draws it
 /debug/pprof/   profiles
 /events         what changes, as it does, as server-sent events; needs a capability with index.admin
@@ -268,6 +270,11 @@ func (s *Server) stages(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *Server) explain(w http.ResponseWriter, r *http.Request) {
+	if s.src.AuthReads {
+		if _, ok := s.authorized(w, r, index.ScopeRead); !ok {
+			return
+		}
+	}
 	if s.src.Explain == nil {
 		http.Error(w, "nobody here can explain", http.StatusNotFound)
 		return

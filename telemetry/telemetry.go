@@ -28,6 +28,7 @@ type Sources struct {
 	Reloads   *index.ReloadCounts
 	Amnesia   bool
 	Guard     index.Guard                            // judges /events and /backup; nil: nobody may
+	AuthReads bool                                   // and /debug/explain: it tells what a look-up would
 	Events    func() (<-chan index.Event, func())    // /events: what changes from now on, and how to end that
 	Backup    func(context.Context, io.Writer) error // /backup
 	Audit     func() (made, kept, faults uint64)     // entries, and failures to keep them

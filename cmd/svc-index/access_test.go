@@ -136,6 +136,14 @@ func TestReadsNeedACapabilityWhereTheyAreToldTo(t *testing.T) {
 	for _, path := range []string{"/healthz", "/readyz", "/version"} {
 		h.want(h.get(path), 200, "")
 	}
+	for token, status := range map[string]int{"": 401, write: 403, read: 200} { // it tells what a look-up would
+		if resp := h.adminGet(t.Context(), "/debug/explain/"+cid, token); resp.StatusCode != status {
+			t.Errorf("/debug/explain: %d, want %d", resp.StatusCode, status)
+		}
+	}
+	if _, err := fetchExplanation(t.Context(), h.admin.Addr(), cid, read, false); err != nil {
+		t.Error(err)
+	}
 }
 
 // Keys are rotated twice under load by clients that mint as ours do, and no

@@ -81,7 +81,8 @@ func (o *backupOptions) backup(ctx context.Context, out io.Writer) error {
 
 // writeBackup puts what from writes at path, if it is a whole backup.
 func writeBackup(path string, from func(io.Writer) error) (rows uint64, size int64, err error) {
-	f, err := os.OpenFile(path+".partial", os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
+	// A file of our own: one that lies there may be another's, or a link.
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".partial*")
 	if err != nil {
 		return 0, 0, err
 	}
@@ -131,7 +132,7 @@ func (o *backupOptions) online(ctx context.Context, w io.Writer) error {
 		return usagef("--admin-url: %w", err)
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := adminClient().Do(req)
 	if err != nil {
 		return fmt.Errorf("%w; is the server running? --offline reads the database of one that is not", err)
 	}

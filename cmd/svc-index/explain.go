@@ -206,14 +206,15 @@ func (h *house) askDHT(ctx context.Context, v *dhtView, k index.Key) {
 }
 
 func explainCmd() *cobra.Command {
-	var admin string
+	var admin, token string
 	var raw, ask bool
 	cmd := &cobra.Command{
 		Use:   "explain KEY",
 		Short: "Say what each place knows of a key, and how the last look-up ended",
 		Long: `Ask a server's admin listener what its cache and its database know of a key, how
 old that is and what it counts for, whose signature the key needs, and how and
-why the last look-ups past the cache ended. --ask asks the DHT, too.`,
+why the last look-ups past the cache ended. --ask asks the DHT, too. Of a server with
+auth.required it needs a capability with index.read.`,
 		Example: "  svc-index explain name:go/src/fmt",
 		Args:    oneArg("KEY"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -223,7 +224,7 @@ why the last look-ups past the cache ended. --ask asks the DHT, too.`,
 			ctx, stop := interruptible(cmd)
 			defer stop()
 			base := strings.TrimSuffix(cmp.Or(admin, os.Getenv(envAdmin), defaultAdmin), "/")
-			body, err := fetchExplanation(ctx, base, args[0], ask)
+			body, err := fetchExplanation(ctx, base, args[0], cmp.Or(token, os.Getenv(envToken)), ask)
 			if err != nil {
 				return err
 			}
@@ -240,12 +241,19 @@ why the last look-ups past the cache ended. --ask asks the DHT, too.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&admin, "admin", "", "`URL` of the server's admin listener (default $"+envAdmin+", else "+defaultAdmin+")")
+	f.StringVar(&token, "token", "", "capability `token` (default $"+envToken+")")
 	f.BoolVar(&raw, "json", false, "print it as JSON")
 	f.BoolVar(&ask, "ask", false, "ask the DHT, too")
 	return strict(cmd)
 }
 
-func fetchExplanation(ctx context.Context, base, key string, ask bool) ([]byte, error) {
+// adminClient asks an admin listener. A redirect would carry a capability to a
+// place nobody chose.
+func adminClient() *http.Client {
+	return &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
+func fetchExplanation(ctx context.Context, base, key, token string, ask bool) ([]byte, error) {
 	if !strings.Contains(base, "://") {
 		base = "http://" + base
 	}
@@ -257,7 +265,10 @@ func fetchExplanation(ctx context.Context, base, key string, ask bool) ([]byte, 
 	if err != nil {
 		return nil, usagef("--admin: %w", err)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := adminClient().Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("%w; is the server running, and is --admin its admin listener?", err)
 	}

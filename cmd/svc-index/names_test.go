@@ -195,7 +195,7 @@ func TestTrustThatEndsIsNotRemembered(t *testing.T) {
 
 func (h *testHouse) explained(key string) (e explanation) {
 	h.t.Helper()
-	body, err := fetchExplanation(h.t.Context(), h.admin.Addr(), key, true)
+	body, err := fetchExplanation(h.t.Context(), h.admin.Addr(), key, "", true)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -228,7 +228,7 @@ func TestExplainSaysWhatEachPlaceKnows(t *testing.T) {
 	if err := e.show(&text); err != nil || !strings.Contains(text.String(), "needs a signature of") || !strings.Contains(text.String(), "sequence 5") {
 		t.Errorf("for people it is %v\n%s", err, &text)
 	}
-	if _, err := fetchExplanation(t.Context(), h.admin.Addr(), "nonsense", false); err == nil || !strings.Contains(err.Error(), "400") {
+	if _, err := fetchExplanation(t.Context(), h.admin.Addr(), "nonsense", "", false); err == nil || !strings.Contains(err.Error(), "400") {
 		t.Errorf("a key that is none: %v", err)
 	}
 }

@@ -240,7 +240,7 @@ func (h *house) open(gens *index.Generations, pages *netio.Pages, integrity *ind
 		Rooms: h.line.Stats, Net: h.server.Counts(), Cache: h.cache.Counts(), CacheSize: h.cache.Len,
 		Lookups: h.line.Counts(), Integrity: integrity, Bus: h.bus.Lagged, Reloads: &h.reloads, Amnesia: cfg.Amnesia.Enabled, Ready: h.ready,
 		Version: versionDoc{"svc-index", version, commit, runtime.Version(), nodeID},
-		Stages:  h.extra, Audit: h.audited, Guard: h.guard, Events: h.bus.Subscribe, Backup: h.backup,
+		Stages:  h.extra, Audit: h.audited, Guard: h.guard, AuthReads: cfg.Auth.Required, Events: h.bus.Subscribe, Backup: h.backup,
 		Stalls: stalls, Watch: func() any { return h.watch.Status() }, Recording: h.watch.Recording,
 		Config: h.printConfig,
 		DHT:    &h.dht.counts, Network: h.network(), Explain: h.explain,
