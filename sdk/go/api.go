@@ -53,6 +53,9 @@ func (c *Client) ResolveFresh(ctx context.Context, key string) (*Resolved, error
 func (c *Client) resolve(ctx context.Context, key string, q url.Values) (*Resolved, error) {
 	var v Resolved
 	m, err := c.ask(ctx, &request{method: http.MethodGet, path: "/resolve/" + escape(key), query: q, patient: true}, &v)
+	if err == nil && v.Key != key {
+		err = c.strange(errOther)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -102,6 +105,9 @@ type ProviderSet struct {
 func (c *Client) Providers(ctx context.Context, cid index.CID, q ProviderQuery) (*ProviderSet, error) {
 	var v ProviderSet
 	m, err := c.ask(ctx, &request{method: http.MethodGet, path: "/providers/" + cid.String(), query: q.values(), patient: true}, &v)
+	if err == nil && v.CID != cid {
+		err = c.strange(errOther)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -161,9 +162,17 @@ func (c *Client) ask(ctx context.Context, r *request, v any) (Meta, error) {
 		return Meta{}, err
 	}
 	if err := json.Unmarshal(a.body, v); err != nil {
-		return Meta{}, fmt.Errorf("the answer of %s is not what svc-index sends: %w", c.base, err)
+		return Meta{}, c.strange(err)
 	}
 	return meta(a), nil
+}
+
+// errOther is what a stranger's JSON comes to, and an answer that somebody on
+// the way gave to the wrong question.
+var errOther = errors.New("it is about another key than was asked for")
+
+func (c *Client) strange(why error) error {
+	return fmt.Errorf("the answer of %s is not what svc-index sends: %w", c.base, why)
 }
 
 // tell sends v as JSON and decodes the answer into out.

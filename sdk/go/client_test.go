@@ -136,6 +136,19 @@ func TestManifestIsVerified(t *testing.T) {
 	}
 }
 
+// A 200 that is not about what was asked is no answer, whoever gave it.
+func TestAnAnswerIsToItsQuestion(t *testing.T) {
+	for _, body := range []string{`{}`, `{"ok":true}`, `{"key":"name:b","manifest_cid":"` + cidA + `"}`, `{"cid":"` + index.Sum([]byte("x")).String() + `"}`} {
+		c := serve(t, say(200, body))
+		if v, err := c.Resolve(t.Context(), "name:a"); err == nil {
+			t.Errorf("%s: resolved to %v", body, v.ManifestCID)
+		}
+		if v, err := c.Providers(t.Context(), index.Sum(nil), ProviderQuery{}); err == nil {
+			t.Errorf("%s: providers %v", body, v.Providers)
+		}
+	}
+}
+
 func TestErrorDecoding(t *testing.T) {
 	for _, tt := range []struct {
 		why    string
