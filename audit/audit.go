@@ -60,6 +60,7 @@ type Keeper struct {
 
 	// Belong to the goroutine.
 	file *os.File
+	path string // where it was begun
 	size int64
 	name int64    // of the file
 	last position // what the files end with
@@ -174,6 +175,11 @@ func (k *Keeper) tell() error {
 
 // write appends entries and syncs them.
 func (k *Keeper) write(es []index.AuditEntry) error {
+	if k.file != nil && !k.there() {
+		k.opt.Log.Error("audit: the newest file was taken away; another is begun", "file", k.path)
+		_ = k.file.Close() // synced after every round
+		k.file = nil
+	}
 	if k.file == nil || k.size >= k.opt.FileMax {
 		if err := k.begin(); err != nil {
 			return err
@@ -199,6 +205,17 @@ func (k *Keeper) write(es []index.AuditEntry) error {
 	return nil
 }
 
+// there reports whether the file is still where it was begun. Who cleans up may
+// have removed it, and nobody would find what goes into it then.
+func (k *Keeper) there() bool {
+	is, err := k.file.Stat()
+	if err != nil {
+		return false
+	}
+	at, err := os.Lstat(k.path)
+	return err == nil && os.SameFile(is, at)
+}
+
 // begin starts the next file.
 func (k *Keeper) begin() error {
 	name := max(time.Now().UnixNano(), k.name+1)
@@ -218,7 +235,7 @@ func (k *Keeper) begin() error {
 	if k.file != nil {
 		_ = k.file.Close() // synced after every round
 	}
-	k.file, k.size, k.name = f, int64(n), name
+	k.file, k.path, k.size, k.name = f, path, int64(n), name
 	return nil
 }
 
@@ -250,7 +267,8 @@ func (k *Keeper) newest() (path string, err error) {
 	return "", err
 }
 
-// hasLine reports whether a file holds a whole line.
+// hasLine reports whether a file holds a whole line, or more than any line of
+// ours: then something was written there, and damaged.
 func hasLine(path string) (bool, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -258,7 +276,7 @@ func hasLine(path string) (bool, error) {
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, lineMax))
-	return bytes.IndexByte(b, '\n') >= 0, err
+	return bytes.IndexByte(b, '\n') >= 0 || len(b) == lineMax, err
 }
 
 // resume finds out where the files end, and holds that to the store. A line
@@ -297,7 +315,7 @@ func (k *Keeper) resume() error {
 	if err := errors.Join(f.Truncate(whole), f.Sync()); err != nil {
 		return errors.Join(err, f.Close())
 	}
-	k.file, k.size, k.last = f, whole, end
+	k.file, k.path, k.size, k.last = f, newest, whole, end
 	return nil
 }
 

@@ -393,7 +393,6 @@ func TestARestoredStoreBeginsAFileOfItsOwn(t *testing.T) {
 	}
 }
 
-// FuzzLine: what is taken for an entry is written the same way.
 // Writes that never pause must reach the files as they come: what waits in the
 // store may only be so much, and then writes end.
 func TestWritesThatNeverPauseAreKept(t *testing.T) {
@@ -447,6 +446,52 @@ func TestALongTailOfZerosDoesNotKeepTheServerDown(t *testing.T) {
 	}
 }
 
+// Who removes the newest file with the others does not lose what comes after.
+func TestAFileThatIsTakenAwayIsNotWrittenOn(t *testing.T) {
+	dir, s := t.TempDir(), newFakeStore()
+	k := keep(t, dir, s, 0)
+	for i := range 3 {
+		s.write(named(i))
+		if err := waitKept(s); err != nil {
+			t.Fatal(err)
+		}
+		if names, err := files(dir); err != nil || len(names) != 1 {
+			t.Fatal(names, err)
+		} else if i == 0 {
+			if err := os.Remove(filepath.Join(dir, names[0])); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := k.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if r := verify(t, dir, s); !r.Sound() || r.First != 2 || r.Entries != 2 {
+		t.Errorf("of three entries, the first removed: %+v", r)
+	}
+}
+
+// A file whose beginning is damaged may hold entries after that.
+func TestADamagedFileIsKept(t *testing.T) {
+	dir, s := t.TempDir(), newFakeStore()
+	path := filepath.Join(dir, fmt.Sprintf(nameForm, 1))
+	if err := os.WriteFile(path, append(make([]byte, lineMax), "\n{}\n"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.write(named(0))
+	k := keep(t, dir, s, 0)
+	if err := errors.Join(waitKept(s), k.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("it is gone: %v", err)
+	}
+	if r := verify(t, dir, s); r.Sound() {
+		t.Error("and nobody is told of it")
+	}
+}
+
+// FuzzLine: what is taken for an entry is written the same way.
 func FuzzLine(f *testing.F) {
 	m := named(1)
 	e := index.AuditEntry{N: 1, Text: index.AppendAuditText(nil, 1, 1, &m)}
