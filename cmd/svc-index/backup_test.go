@@ -28,6 +28,8 @@ func TestARestoredBackupServesTheSame(t *testing.T) {
 			h.want(h.do("DELETE", fmt.Sprintf("/names/name:r/%d", i), ""), 200, "")
 		}
 	}
+	h.want(h.do("PUT", "/names/name:r/signed", sign(t, "name:r/signed", "one", 5, time.Hour)), 200, "")
+	paths = append(paths, "/resolve/name:r/signed")
 	quit, gone := make(chan struct{}), make(chan struct{})
 	go func() { // somebody writes all the while
 		defer close(gone)

@@ -170,8 +170,8 @@ func dbRestoreCmd() *cobra.Command {
 		Use:   "restore FILE",
 		Short: "Make a database from a backup, in a data directory that has none",
 		Long: `Restore makes a database from a backup. It replaces nothing: the data directory
-must have no database. Every record and the whole are checked before it takes
-its place. Copy identity.key and root.keys into the directory to go on as the
+must have no database. Every record, every signature of a name and the whole are
+checked before it takes its place. Copy identity.key and root.keys into the directory to go on as the
 same node; without them the server makes new ones.`,
 		Args: oneArg("backup file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -186,7 +186,7 @@ same node; without them the server makes new ones.`,
 			defer f.Close()
 			ctx, stop := interruptible(cmd)
 			defer stop()
-			r, err := leveldb.Restore(ctx, cfg.DBPath(), f)
+			r, err := leveldb.Restore(ctx, cfg.DBPath(), f, auth.VerifyName)
 			if err != nil {
 				return err
 			}

@@ -216,12 +216,17 @@ func (s *summed) end(rows uint64) error {
 
 // Restore makes a store at path from a backup. There must be none: it replaces
 // nothing. What it has read so far stands beside path until all of it was found
-// whole; then it takes its place.
-func Restore(ctx context.Context, path string, r io.Reader) (Report, error) {
-	return restore(ctx, Options{Path: path}, r)
+// whole; then it takes its place. A store believes what it holds, and a backup
+// has no seal: vouch, which may be nil, says whether the signature of a signed
+// name is good.
+func Restore(ctx context.Context, path string, r io.Reader, vouch Vouch) (Report, error) {
+	return restore(ctx, Options{Path: path}, r, vouch)
 }
 
-func restore(ctx context.Context, o Options, r io.Reader) (Report, error) {
+// A Vouch returns why a signed record is not one of its name.
+type Vouch func(name *index.Key, r *index.NameRecord) error
+
+func restore(ctx context.Context, o Options, r io.Reader, vouch Vouch) (Report, error) {
 	path := filepath.Clean(o.Path)
 	if names, err := os.ReadDir(path); err == nil && len(names) > 0 {
 		return Report{}, fmt.Errorf("leveldb: %s is not empty, and a restore replaces nothing: choose another directory or move it away: %w", path, index.Invalid)
@@ -236,7 +241,7 @@ func restore(ctx context.Context, o Options, r io.Reader) (Report, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return Report{}, err
 	}
-	if err := restoreTo(ctx, o, r); err != nil {
+	if err := restoreTo(ctx, o, r, vouch); err != nil {
 		return Report{}, errors.Join(err, os.RemoveAll(draft))
 	}
 	report, err := Verify(ctx, draft, nil)
@@ -252,7 +257,7 @@ func restore(ctx context.Context, o Options, r io.Reader) (Report, error) {
 	return report, durable.Rename(draft, path)
 }
 
-func restoreTo(ctx context.Context, o Options, r io.Reader) (err error) {
+func restoreTo(ctx context.Context, o Options, r io.Reader, vouch Vouch) (err error) {
 	d, err := newDB(o)
 	if err != nil {
 		return err
@@ -264,7 +269,7 @@ func restoreTo(ctx context.Context, o Options, r io.Reader) (err error) {
 	if err := d.adopt(e, t); err != nil { // no writer runs: this goroutine is it
 		return errors.Join(err, e.retire(nil))
 	}
-	re := restorer{db: d}
+	re := restorer{db: d, vouch: vouch}
 	re.begin()
 	if _, err = ReadBackup(ctx, r, re.row); err == nil {
 		err = re.end()
@@ -277,6 +282,7 @@ func restoreTo(ctx context.Context, o Options, r io.Reader) (err error) {
 
 type restorer struct {
 	db    *DB
+	vouch Vouch
 	txn   *txn
 	tally tally
 	bytes int
@@ -306,6 +312,11 @@ func (r *restorer) row(key, value []byte) error {
 		r.txn.mark = m
 		r.db.auditMark.Store(&m)
 	}
+	if key[0] == rowName && r.vouch != nil {
+		if err := r.signed(key, payload); err != nil {
+			return err
+		}
+	}
 	r.txn.put(key, payload)
 	r.bytes += len(value)
 	if len(r.txn.ops) < restoreRows && r.bytes < stepBytes {
@@ -316,6 +327,22 @@ func (r *restorer) row(key, value []byte) error {
 		return err
 	}
 	r.begin()
+	return nil
+}
+
+// signed holds a signed name to its signature.
+func (r *restorer) signed(key, payload []byte) error {
+	n, ok := parseName(payload)
+	if !ok || len(n.PubKey) == 0 && len(n.Sig) == 0 {
+		return nil // what is of no known shape is found when all is verified
+	}
+	name, err := index.ParseKey(append([]byte("name:"), key[1:]...))
+	if err == nil {
+		err = r.vouch(&name, &n)
+	}
+	if err != nil {
+		return fmt.Errorf("leveldb: %s in the backup: %w; no server wrote that: use another backup: %w", show(key), err, index.Invalid)
+	}
 	return nil
 }
 

@@ -38,7 +38,7 @@ func stocked(t testing.TB, path string, n int) *DB {
 
 func restoreInto(t testing.TB, path string, backup []byte) (Report, error) {
 	t.Helper()
-	return Restore(t.Context(), path, bytes.NewReader(backup))
+	return Restore(t.Context(), path, bytes.NewReader(backup), nil)
 }
 
 // A backup of a store that is being written to is one moment of it, and a store
@@ -171,6 +171,46 @@ func TestRestoreTakesNothingButAWholeBackup(t *testing.T) {
 	}
 	if _, err := restoreInto(t, path+".x", good); err == nil || !strings.Contains(err.Error(), "remove it") {
 		t.Errorf("beside a restore that did not end: %v", err)
+	}
+}
+
+// Anybody can make a backup in which all digests match: what stands in it under
+// a publisher's key has to be signed with it, deletions too.
+func TestRestoreTakesNoSignatureThatNobodyVouchesFor(t *testing.T) {
+	d := stocked(t, t.TempDir(), 3)
+	key, sig := bytes.Repeat([]byte{1}, index.PubKeySize), bytes.Repeat([]byte{2}, index.SigSize)
+	for i, r := range []index.NameRecord{{CID: cidOf("x"), Seq: 7, PubKey: key, Sig: sig}, {CID: cidOf("x"), Seq: 7, PubKey: key}} {
+		m := &index.Mutation{Op: index.PutName, Key: key_(t, fmt.Sprint("name:signed/", i)), Name: r}
+		if err := d.Commit([]*index.Mutation{m}); err != nil || m.Err != nil {
+			t.Fatal(err, m.Err)
+		}
+	}
+	var b bytes.Buffer
+	if _, err := d.Backup(t.Context(), &b); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "db")
+	var asked []string
+	vouch := func(fault error) Vouch {
+		return func(name *index.Key, r *index.NameRecord) error {
+			if asked = append(asked, name.String()); r.Seq != 7 || !bytes.Equal(r.PubKey, key) {
+				t.Errorf("asked about %+v", r)
+			}
+			return fault
+		}
+	}
+	if _, err := Restore(t.Context(), path, bytes.NewReader(b.Bytes()), vouch(errors.New("forged"))); !errors.Is(err, index.Invalid) || !strings.Contains(err.Error(), "name:signed/0") || !strings.Contains(err.Error(), "forged") {
+		t.Errorf("a signature that nobody vouches for: %v", err)
+	}
+	if left, _ := filepath.Glob(path + "*"); len(left) > 0 {
+		t.Errorf("%v is left", left)
+	}
+	asked = nil
+	if _, err := Restore(t.Context(), path, bytes.NewReader(b.Bytes()), vouch(nil)); err != nil || strings.Join(asked, " ") != "name:signed/0 name:signed/1" {
+		t.Errorf("asked about %v, %v", asked, err)
 	}
 }
 

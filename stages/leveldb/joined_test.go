@@ -131,7 +131,7 @@ func TestABackupOfMoreThanAJournalIsRestored(t *testing.T) {
 	_, err = d.Backup(t.Context(), &backup)
 	must(t, err)
 	o := slow(filepath.Join(t.TempDir(), "db"))
-	r, err := restore(t.Context(), o, &backup)
+	r, err := restore(t.Context(), o, &backup, nil)
 	if err != nil || r.Manifests != 11 {
 		t.Fatalf("%+v, %v", r, err)
 	}
