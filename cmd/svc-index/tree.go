@@ -13,8 +13,9 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
 
 	"svcindex/index"
 )
@@ -141,10 +142,29 @@ func (s *scan) take(f *folder, e fs.DirEntry) {
 	}
 }
 
+// openReal opens what is at path for reading, and follows no link, also not on
+// the way: what was a directory when it was listed may be a link by now, put
+// there by somebody who may write here and not read where it leads.
+func openReal(path string, flags int) (*os.File, error) {
+	how := unix.OpenHow{Flags: uint64(unix.O_RDONLY | unix.O_CLOEXEC | flags), Resolve: unix.RESOLVE_NO_SYMLINKS}
+	for {
+		fd, err := unix.Openat2(unix.AT_FDCWD, path, &how)
+		switch err {
+		case nil:
+			return os.NewFile(uintptr(fd), path), nil
+		case unix.EINTR:
+		case unix.ENOSYS, unix.EPERM: // an old kernel, or a sandbox that does not know the call
+			return os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|flags, 0)
+		default:
+			return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+		}
+	}
+}
+
 // readDir returns the entries of a directory sorted by the bytes of their
-// names. It does not follow a link that has taken the directory's place.
+// names.
 func readDir(path string) ([]fs.DirEntry, error) {
-	d, err := os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	d, err := openReal(path, unix.O_DIRECTORY)
 	if err != nil {
 		return nil, err
 	}
@@ -198,8 +218,7 @@ var (
 
 // file returns the content id and size of a file that stood still meanwhile.
 func (h *hasher) file(ctx context.Context, path string) (cid index.CID, size int64, err error) {
-	// O_NOFOLLOW and O_NONBLOCK: it may have become a link or a pipe.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	f, err := openReal(path, unix.O_NONBLOCK) // it may have become a pipe
 	if err != nil {
 		return cid, 0, err
 	}
@@ -211,7 +230,7 @@ func (h *hasher) file(ctx context.Context, path string) (cid index.CID, size int
 	if !before.Mode().IsRegular() {
 		return cid, 0, errReplaced
 	}
-	if size, err = h.stream(ctx, f); err != nil {
+	if size, err = h.stream(ctx, f, before.Size()); err != nil {
 		return cid, 0, err
 	}
 	after, err := os.Lstat(path)
@@ -228,8 +247,8 @@ func same(before, after fs.FileInfo) bool {
 }
 
 // stream hashes r in steps, so that an interrupt does not wait for the end of
-// a big file.
-func (h *hasher) stream(ctx context.Context, r io.Reader) (size int64, err error) {
+// a big file. One that grows past most is given up: a log may grow for ever.
+func (h *hasher) stream(ctx context.Context, r io.Reader, most int64) (size int64, err error) {
 	h.sum.Reset()
 	for ctx.Err() == nil {
 		n, err := r.Read(h.buf)
@@ -241,6 +260,9 @@ func (h *hasher) stream(ctx context.Context, r io.Reader) (size int64, err error
 		}
 		if err != nil {
 			return size, err
+		}
+		if size > most {
+			return size, errChanged
 		}
 	}
 	return size, ctx.Err()

@@ -171,8 +171,50 @@ func TestAnInterruptDoesNotWaitForTheEndOfABigFile(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	endless := readerFunc(func(b []byte) (int, error) { cancel(); return len(b), nil })
 	var read atomic.Int64
-	if _, err := newHasher(&read).stream(ctx, endless); !errors.Is(err, context.Canceled) {
+	if _, err := newHasher(&read).stream(ctx, endless, 1<<60); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestAFileThatOutrunsUsIsGivenUp(t *testing.T) {
+	steps := 0
+	endless := readerFunc(func(b []byte) (int, error) { steps++; return len(b), nil })
+	var read atomic.Int64
+	if _, err := newHasher(&read).stream(t.Context(), endless, 2*hashStep); !errors.Is(err, errChanged) || steps != 3 {
+		t.Errorf("after %d steps: %v", steps, err)
+	}
+}
+
+// Who may write to a tree that is being published must not have files published
+// that he may not read.
+func TestADirectoryThatBecomesALinkIsNotFollowed(t *testing.T) {
+	secret := plant(t, map[string]string{"f": "secret", "e/f": "secret"})
+	root := plant(t, map[string]string{"d/f": "mine", "d/e/f": "mine"})
+	roots, err := arguments([]string{root}, "p", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &scan{ctx: t.Context(), tally: &tally{}}
+	s.fill(roots[0])
+	d := filepath.Join(root, "d")
+	if err := errors.Join(os.Rename(d, d+".was"), os.Symlink(secret, d)); err != nil {
+		t.Fatal(err)
+	}
+	var all []*folder
+	roots[0].walk(func(f *folder) { all = append(all, f) })
+	hashAll(t.Context(), all, 2, s.tally, &progress{})
+	for _, f := range all {
+		for _, e := range f.files {
+			if !e.bad {
+				t.Errorf("%s of %s would be published as %s", e.base, f.name, e.cid)
+			}
+		}
+	}
+	if n, first := s.tally.failures(); n != 2 {
+		t.Errorf("%d failures: %q", n, first)
+	}
+	if _, err := readDir(filepath.Join(d, "e")); err == nil {
+		t.Error("a directory behind a link was read")
 	}
 }
 
