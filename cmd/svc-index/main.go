@@ -17,7 +17,7 @@ func execute(args []string) int {
 	root.SetArgs(args)
 	err := root.Execute()
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "svc-index:", err)
+		fmt.Fprintln(os.Stderr, "svc-index:", printableLines(err.Error()))
 	}
 	return exitCode(err)
 }

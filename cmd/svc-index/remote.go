@@ -196,6 +196,16 @@ func printable(s string) string {
 	}, s)
 }
 
+// printableLines is printable of each line: an error may have several, and words
+// of a server's in it.
+func printableLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i := range lines {
+		lines[i] = printable(lines[i])
+	}
+	return strings.Join(lines, "\n")
+}
+
 // seconds is a flag that takes 90, 90s or 24h.
 type seconds int64
 

@@ -52,6 +52,19 @@ func TestProvidersCommand(t *testing.T) {
 	}
 }
 
+// What a server says is in an error, too, which may have several lines.
+func TestAnErrorDoesNotDriveTheTerminal(t *testing.T) {
+	s := newFakeServer(t)
+	s.refuse = func(*http.Request) int { return 400 }
+	_, _, err := run(t, resolveCmd(), "name:x")
+	if err == nil || !strings.Contains(printableLines(err.Error()), "the fake says no") {
+		t.Errorf("the message is lost: %v", err)
+	}
+	if got := printableLines("a\x1b[31m\nb\r\u009bc é"); got != "a?[31m\nb??c é" {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestManifestCommand(t *testing.T) {
 	s := newFakeServer(t)
 	text := "{\"v\":1}"
