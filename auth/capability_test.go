@@ -352,6 +352,31 @@ func TestRotation(t *testing.T) {
 	}
 }
 
+// A key that was made while the clock was ahead does not make the file one that
+// nobody reads when the next is added, nor keep that from signing.
+func TestRotationAfterTheClockWasAhead(t *testing.T) {
+	ring := newRing(t)
+	now := time.Now()
+	first := ring.now.Load().live[0]
+	ahead := strings.Replace(string(must(os.ReadFile(ring.path))), first.from.Format(time.RFC3339), "2099-01-01T00:00:00Z", 1)
+	if err := os.WriteFile(ring.path, []byte(ahead), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	added, _, err := Rotate(ring.path, now, RotateGrace, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ring.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	if k := ring.now.Load().signer(now.Add(2 * RotateGrace)); k.id != added {
+		t.Errorf("key %s signs, want %s", k.id, added)
+	}
+	if k := ring.now.Load().signer(now); k.id != first.id {
+		t.Errorf("before its time key %s signs, want %s", k.id, first.id)
+	}
+}
+
 func TestAnEditedFileIsReadWithinASecondAndABadOneIsNot(t *testing.T) {
 	ring := newRing(t)
 	ring.Watch(slog.New(slog.DiscardHandler))

@@ -252,6 +252,11 @@ func Rotate(path string, now time.Time, grace time.Duration, force bool) (added,
 			dropped = k.live[0].id
 			k.live = k.live[1:]
 		}
+		for i := range k.live {
+			if k.live[i].from.After(key.from) { // it was made while the clock was ahead
+				k.live[i].from = key.from
+			}
+		}
 		k.live = append(k.live, key)
 		added = key.id
 		return nil
@@ -291,9 +296,13 @@ func edit(path string, change func(*keys) error) error {
 	}
 	k, err := readKeys(path)
 	if err == nil {
-		if err = change(k); err == nil {
-			err = replaceSecret(path, k.text())
-		}
+		err = change(k)
+	}
+	if err == nil {
+		_, err = parseKeys(k.text()) // what no server could read must not take the place of what they can
+	}
+	if err == nil {
+		err = replaceSecret(path, k.text())
 	}
 	if err != nil {
 		return fmt.Errorf("the root keys: %w", err)
