@@ -29,6 +29,10 @@ const (
 	nameTTL        = 30 * 24 * 3600   // seconds that a signed name is good, unless told otherwise
 	nameTries      = 4                // of a name that others write too
 
+	// seqBelieved is the highest sequence that a server is believed to hold when
+	// the next is to be signed. One further up could be the last a name can have.
+	seqBelieved = 1 << 48
+
 	failuresShown = 5
 	failuresMax   = 100     // after so many the rest is not tried
 	facetsMax     = 4 << 10 // bytes of all facets: they share a page with what they describe
@@ -384,6 +388,10 @@ func (p *publisher) put(name string, cid index.CID, seq uint64) (err error) {
 	for range nameTries {
 		r := client.NameRecord{ManifestCID: cid, Seq: seq}
 		if p.key != nil {
+			if seq-1 > seqBelieved {
+				return fmt.Errorf("the server says that sequence %d stands, and what is signed beyond could be the last this name can have: "+
+					"if it is so, sign it by hand with svc-index key sign", seq-1)
+			}
 			k, err := index.ParseKey(name)
 			if err != nil {
 				return err

@@ -65,6 +65,36 @@ func TestPublish(t *testing.T) {
 	}
 }
 
+// A signature with the highest sequence would end a name for everybody, and for
+// ever: no server's word is enough for that.
+func TestPublishSignsNoSequenceThatEndsAName(t *testing.T) {
+	key := filepath.Join(t.TempDir(), "key")
+	if _, err := auth.NewPublisherKey(key); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		why    string
+		stands fakeName
+		args   []string
+		ok     bool
+	}{
+		{"as it goes", fakeName{ManifestCID: cidOfNothing, Seq: 1_795_822_956_000}, []string{"--key", key}, true},
+		{"the last but one", fakeName{ManifestCID: cidOfNothing, Seq: index.SeqMax - 1}, []string{"--key", key}, false},
+		{"said of a tombstone", fakeName{Seq: index.SeqMax - 1, Deleted: true}, []string{"--key", key}, false},
+		{"unsigned it is that server's name only", fakeName{ManifestCID: cidOfNothing, Seq: index.SeqMax - 1}, nil, true},
+	} {
+		s := newFakeServer(t)
+		s.names["name:x"] = tt.stands
+		_, code, err := run(t, publishCmd(), append([]string{plant(t, map[string]string{"a": "1"}), "--prefix", "x"}, tt.args...)...)
+		if (code == exitOK) != tt.ok || !tt.ok && !strings.Contains(err.Error(), "by hand") {
+			t.Errorf("%s: code %d, %v", tt.why, code, err)
+		}
+		if changed := s.names["name:x"] != tt.stands; changed != tt.ok {
+			t.Errorf("%s: the name stands at %d", tt.why, s.names["name:x"].Seq)
+		}
+	}
+}
+
 func TestPublishSendsEachThingOnceAndNamesLast(t *testing.T) {
 	s := newFakeServer(t)
 	if _, _, err := run(t, publishCmd(), plant(t, smallTree), "--prefix", "x"); err != nil {
