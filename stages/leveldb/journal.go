@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"strconv"
 )
 
 // goleveldb's journal and its table of contents (MANIFEST) share one shape:
@@ -139,7 +140,7 @@ func chunkAt(b []byte, pos int) (typ byte, data []byte, why string) {
 	case sum == 0 && n == 0 && typ == 0:
 		return 0, nil, "zeros where a chunk should begin"
 	case typ < chunkFull || typ > chunkLast:
-		return 0, nil, fmt.Sprintf("chunk type %d; 1 to 4 exist", typ)
+		return 0, nil, "chunk type " + strconv.Itoa(int(typ)) + "; 1 to 4 exist" // made for every octet that recordsAfter tries
 	case end > pos-pos%blockSize+blockSize:
 		return 0, nil, "a chunk longer than its block"
 	case end > len(b):
@@ -245,20 +246,20 @@ func allZero(b []byte) bool {
 func recordsAfter(b []byte, pos int) (n int) {
 	blockEnd := pos - pos%blockSize + blockSize
 	for pos < len(b) {
-		if rec, next, _, why := recordAt(b, pos); why == "" && rec != nil {
-			n++
-			pos = next
-			continue
-		}
-		if _, data, why := chunkAt(b, pos); why == "" {
+		_, data, why := chunkAt(b, pos)
+		switch {
+		case why == "":
+			if _, next, _, why := recordAt(b, pos); why == "" {
+				n++
+				pos = next
+				continue
+			}
 			pos += chunkHead + len(data) // sound, but of a record that is not
-			continue
-		}
-		if pos+1 < blockEnd {
+		case pos+1 < blockEnd:
 			pos++
-			continue
+		default:
+			pos = pos - pos%blockSize + blockSize
 		}
-		pos = pos - pos%blockSize + blockSize
 	}
 	return n
 }
