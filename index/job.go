@@ -17,6 +17,10 @@ const (
 	AskTask  // state of a background task
 )
 
+// IsLookup reports whether places are asked in turn for the answer: the cache,
+// the store, the network. What is written, and what became of it, has one place.
+func (a Ask) IsLookup() bool { return a != AskWrite && a != AskTask }
+
 // Format is the encoding the client wants.
 type Format uint8
 

@@ -21,7 +21,7 @@ func (c *conn) accept(f *flight, h *head, now time.Time, last bool) (more bool) 
 	}
 	body := h.length > 0 || h.chunked
 	var s *slot
-	apart := body || r.ask == index.AskWrite || r.ask == index.AskTask
+	apart := body || !r.ask.IsLookup()
 	if apart {
 		s = c.loop.newSlot()
 	} else {
@@ -146,7 +146,7 @@ func (c *conn) admit(s *slot, h *head, r *request, now time.Time) *refusal {
 	if j.Ask == index.AskWrite && h.seen&(fieldIfMatch|fieldIfNoneMatch) != 0 {
 		return errConditional // to write all the same is what it forbids (RFC 9110 13.1)
 	}
-	if j.Ask == index.AskWrite || j.Ask == index.AskTask {
+	if !j.Ask.IsLookup() {
 		if h.contentEncoding != nil && !fold(h.contentEncoding, "identity") {
 			switch {
 			case !j.Tuning.Gzip:

@@ -256,7 +256,7 @@ func (c *conn) launch(f *flight, s *slot, now time.Time) {
 	s.began = now
 	s.job.Deadline = now.Add(timeout(&s.job))
 	c.loop.tally.inflight[s.route]++
-	if s.job.Ask != index.AskWrite && s.job.Ask != index.AskTask {
+	if s.job.Ask.IsLookup() {
 		c.depart(f)
 		return
 	}

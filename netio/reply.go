@@ -44,7 +44,7 @@ func (s *slot) appendDate(b []byte) []byte {
 func (s *slot) respond(dst []byte) []byte {
 	j := &s.job
 	switch {
-	case j.Result == index.OK && (j.Ask == index.AskWrite || j.Ask == index.AskTask):
+	case j.Result == index.OK && !j.Ask.IsLookup():
 		return s.document(dst)
 	case j.Result == index.OK:
 		return s.record(dst)

@@ -42,7 +42,7 @@ type Options struct {
 
 // timeout is how long j may take.
 func timeout(j *index.Job) time.Duration {
-	if j.Ask == index.AskWrite || j.Ask == index.AskTask {
+	if !j.Ask.IsLookup() {
 		return j.Tuning.WriteTimeout
 	}
 	return j.Tuning.Budget
@@ -50,7 +50,7 @@ func timeout(j *index.Job) time.Duration {
 
 // timeoutKey names the knob of that.
 func timeoutKey(j *index.Job) string {
-	if j.Ask == index.AskWrite || j.Ask == index.AskTask {
+	if !j.Ask.IsLookup() {
 		return "limits.write_timeout"
 	}
 	return "budget.resolve"

@@ -108,7 +108,7 @@ func newDesk() *desk {
 func (d *desk) join(j *index.Job, begin func() *errand) (e *errand, isNew bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	merge := merges(j)
+	merge := j.Ask.IsLookup()
 	if merge {
 		if e := d.joinable(j); e != nil {
 			if most := j.Tuning.Joined; most > 0 && d.joined >= most {
@@ -133,9 +133,6 @@ func (d *desk) join(j *index.Job, begin func() *errand) (e *errand, isNew bool) 
 	d.seat(j, e)
 	return e, true
 }
-
-// merges reports whether j may share an errand with others.
-func merges(j *index.Job) bool { return j.Ask != index.AskWrite && j.Ask != index.AskTask }
 
 // equip gives e a context before it leaves the process. Most errands never do,
 // and a context with a deadline costs as much as a look in the cache.
@@ -255,7 +252,7 @@ func (d *desk) end(e *errand) []*asker {
 // it at, and its hash may be changing: only its body tells the key of some.
 func (d *desk) shut(e *errand) {
 	e.open = false
-	if !merges(&e.Job) {
+	if !e.Ask.IsLookup() {
 		return
 	}
 	if s := about(&e.Job); d.about[s] == e {

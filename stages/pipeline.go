@@ -239,7 +239,7 @@ func (p *Pipeline) route(e *errand, k index.Kind, now time.Time) {
 	case k == index.OK:
 		e.Finish(k)
 		return
-	case e.Ask == index.AskWrite, e.Ask == index.AskTask:
+	case !e.Ask.IsLookup():
 		e.Stage = p.write.name
 		e.Finish(k)
 		return
@@ -307,7 +307,7 @@ func (p *Pipeline) deliver(e *errand) {
 		p.absorbed(e)
 		return
 	}
-	isLookup := e.Ask != index.AskWrite && e.Ask != index.AskTask
+	isLookup := e.Ask.IsLookup()
 	stale := (*errand)(nil) // e as it is served when the network could not be asked
 	if isLookup {
 		stale = p.settle(e)
@@ -403,7 +403,7 @@ func (p *Pipeline) hand(e *errand, j *index.Job, other []byte) {
 	if e.Result == index.Missing && j.Noted != e.Noted {
 		p.lookups.NegativeAfterWrite.Add(1)
 	}
-	if e.Result == index.OK || e.Result == index.Missing || j.Ask == index.AskWrite || j.Ask == index.AskTask {
+	if e.Result == index.OK || e.Result == index.Missing || !j.Ask.IsLookup() {
 		j.Finish(e.Result)
 		return
 	}
@@ -425,7 +425,7 @@ func (e *errand) finish() {
 // refuse ends a look-up that could not be answered: with what the cache knew
 // before, marked as stale, or else with the reason.
 func (p *Pipeline) refuse(j *index.Job, k index.Kind) {
-	if !j.Fresh && j.Ask != index.AskWrite && j.Ask != index.AskTask {
+	if !j.Fresh && j.Ask.IsLookup() {
 		retry, why := j.Answer.RetryAfter, j.Answer.Reason
 		j.Answer = index.Answer{}
 		if p.cfg.Cache.Cache.GetStale(j) == nil {

@@ -360,8 +360,8 @@ func (st *stay) account(before lab.Usage) error {
 		st.found.Server[name] = v
 	}
 	for name, what := range map[string]string{
-		"index_integrity_fail_total":              "integrity failures",
-		"index_negative_served_after_write_total": "absences served after a write",
+		integrityMetric: "integrity failures",
+		negativesMetric: "absences served after a write",
 	} {
 		n, there := lab.Sum(m, name)
 		st.found.check("", "no "+what, n == 0 && there, "%.0f%s", n, absentText(there))
